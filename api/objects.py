@@ -1,7 +1,8 @@
 """What the cluster's store holds: one frozen record for each object.
 
-`meta.version` is the Raft index that last changed the object; a change names the
-version it read. Times are seconds since the epoch, minted by the proposer and
+`meta.version` is the Raft index that last changed what is wanted of the object: the
+version that clients see. `meta.revision` is the index of the last change of any
+kind but an agent's status: what a decision names as read. Times are seconds since the epoch, minted by the proposer and
 for people only: no decision compares the clocks of two hosts.
 """
 
@@ -19,6 +20,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Meta(Record, frozen=True, kw_only=True, omit_defaults=True):
     version: int = 0
+    revision: int = 0
     created_at: float = 0.0
     updated_at: float = 0.0
 
@@ -38,7 +40,7 @@ class RootCA(Record, frozen=True, kw_only=True, omit_defaults=True):
     digest: str  # 50 characters, base 36: what a join token carries
 
 
-class Cluster(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Cluster(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="cluster"):
     id: str
     meta: Meta = Meta()
     spec: ClusterSpec = ClusterSpec()
@@ -71,7 +73,7 @@ class ManagerInfo(Record, frozen=True, kw_only=True, omit_defaults=True):
     addr: str  # host:2377, where it serves
 
 
-class Node(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Node(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="node"):
     id: str
     meta: Meta = Meta()
     spec: NodeSpec = NodeSpec()
@@ -99,7 +101,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=True):
     virtual_ips: tuple[VirtualIP, ...] = ()
 
 
-class Service(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Service(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="service"):
     id: str
     meta: Meta = Meta()
     spec: ServiceSpec
@@ -134,7 +136,7 @@ class NetworkAttachment(Record, frozen=True, kw_only=True, omit_defaults=True):
     mac: str = ""
 
 
-class Task(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Task(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="task"):
     """One attempt to run a container. It never moves once it has a node.
 
     The manager writes `desired`; the agent writes `status` from ACCEPTED on;
@@ -168,7 +170,7 @@ class IPAMConfig(Record, frozen=True, kw_only=True, omit_defaults=True):
     ip_range: str = ""
 
 
-class Network(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Network(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="network"):
     id: str
     meta: Meta = Meta()
     spec: NetworkSpec
@@ -186,8 +188,3 @@ TABLES: dict[str, type[Cluster] | type[Node] | type[Service] | type[Task] | type
     "network": Network,
 }
 """Table name → type of its records."""
-
-
-def table_of(record: StoredObject) -> str:
-    """The name of the table that `record` belongs to."""
-    return type(record).__name__.lower()
