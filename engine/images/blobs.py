@@ -1,0 +1,133 @@
+"""Content on disk under the digest of its bytes, and streams that check digests on the way.
+
+    <root>/sha256/<hex>      configurations, manifests and layers as they came
+    <root>/tmp/…             what is still being written; emptied at start
+
+A blob appears under its name by one rename, after its bytes are on disk and its
+digest is known to be right. Other hosts can be served from here by digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from shoal.api.errors import InvalidArgument
+
+CHUNK_BYTES = 1 << 20
+
+
+class Blobs:
+    """A content-addressed store. Blocking; used from threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._place = root / "sha256"
+        self.scratch = root / "tmp"
+        for directory in (self._place, self.scratch):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in self.scratch.iterdir():
+            left_over.unlink(missing_ok=True)
+
+    def path(self, digest: str) -> Path:
+        return self._place / digest.removeprefix("sha256:")
+
+    def has(self, digest: str) -> bool:
+        return self.path(digest).is_file()
+
+    def read(self, digest: str) -> bytes:
+        return self.path(digest).read_bytes()
+
+    def size(self, digest: str) -> int:
+        return self.path(digest).stat().st_size
+
+    def put(self, content: bytes) -> str:
+        """Store small content; its digest."""
+        with self.writer() as blob:
+            blob.write(content)
+        return blob.digest
+
+    @contextmanager
+    def writer(self, expected: str = "") -> Iterator[BlobWriter]:
+        """Write a blob; it is stored when the block ends without an error.
+
+        Raises InvalidArgument at the end where the digest is not the `expected` one.
+        """
+        scratch = self.scratch / os.urandom(8).hex()
+        try:
+            with scratch.open("wb") as target:
+                writer = BlobWriter(target)
+                yield writer
+                if expected and writer.digest != expected:
+                    raise InvalidArgument(f"digest mismatch: expected {expected}, got {writer.digest}")
+                target.flush()
+                os.fsync(target.fileno())
+            scratch.rename(self.path(writer.digest))
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def remove(self, digest: str) -> int:
+        """Delete the blob; the bytes that were freed."""
+        with suppress(FileNotFoundError):
+            size = self.size(digest)
+            self.path(digest).unlink()
+            return size
+        return 0
+
+    def digests(self) -> list[str]:
+        return ["sha256:" + path.name for path in self._place.iterdir()]
+
+
+class BlobWriter:
+    """Counts and hashes what passes to the file."""
+
+    def __init__(self, target: IO[bytes]) -> None:
+        self._target = target
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self._target.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()
+
+
+class HashingReader:
+    """A readable stream that hashes what is read, and shows it to `tee`.
+
+    With `expected`, the end of the stream raises InvalidArgument where the digest differs:
+    whoever consumes the stream never sees a clean end of wrong content.
+    """
+
+    def __init__(self, source: Any, *, expected: str = "", what: str = "content", tee: Any = None) -> None:
+        self._source = source
+        self._expected = expected
+        self._what = what
+        self._tee = tee
+        self._hash = hashlib.sha256()
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._source.read(size)
+        if data:
+            self._hash.update(data)
+            if self._tee is not None:
+                self._tee.write(data)
+        elif size != 0 and not self._ended:
+            self._ended = True
+            if self._expected and self.digest != self._expected:
+                raise InvalidArgument(
+                    f"{self._what}: digest mismatch: expected {self._expected}, got {self.digest}"
+                )
+        return data
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()

@@ -1,0 +1,380 @@
+"""The images of one host.
+
+    <root>/blobs/sha256/…   content, by digest
+    <root>/index.json       which images there are, and their names
+
+The index is held in memory and replaced on disk before a change is answered.
+Reading and unpacking run in threads, at most `CONCURRENT_IMPORTS` at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from shoal.api.errors import Conflict, InvalidArgument, NotFound
+from shoal.engine.images import index as index_file
+from shoal.engine.images import reference
+from shoal.engine.images.blobs import Blobs
+from shoal.engine.images.changes import apply_changes
+from shoal.engine.images.config import Image, ImageConfig, parse_config
+from shoal.engine.images.importer import Imported, Importer
+from shoal.engine.images.index import ImageRecord
+from shoal.engine.storage.driver import StorageDriver, chain_ids
+
+CONCURRENT_IMPORTS = 2
+DANGLING = "<none>:<none>"
+
+
+class ImageUser(msgspec.Struct, frozen=True):
+    """A container that was made from an image."""
+
+    container_id: str
+    running: bool
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """One line of what a removal did."""
+
+    untagged: str = ""
+    deleted: str = ""
+
+
+Emit = Callable[[str, str, dict[str, str]], None]
+"""(action, image id, attributes): an event of type image."""
+
+
+class Images:
+    """See the module. Every method that changes something is atomic against the others."""
+
+    def __init__(
+        self,
+        root: Path,
+        driver: StorageDriver,
+        *,
+        users: Callable[[str], Iterable[ImageUser]] = lambda image_id: (),
+        emit: Emit = lambda action, image_id, attributes: None,
+    ) -> None:
+        """Reads the index. `users(image_id)` tells which containers were made from an image."""
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.users = users
+        self.emit = emit
+        self.blobs = Blobs(root / "blobs")
+        self._driver = driver
+        self._importer = Importer(self.blobs, driver)
+        self._path = root / "index.json"
+        self._lock = asyncio.Lock()
+        self._imports = asyncio.Semaphore(CONCURRENT_IMPORTS)
+        self._importing = 0
+        found = index_file.load(self._path)
+        self._tags: dict[str, str] = found.tags
+        self._records: dict[str, ImageRecord] = found.images
+        self._images: dict[str, Image] = {}
+        for image_id in self._records:
+            self._read(image_id)
+        self._sweep()
+
+    # --- reading ---
+
+    def resolve(self, text: str) -> Image:
+        """The image that `text` means: a name, a digest, an id or an unambiguous prefix of one.
+
+        Raises NotFound, or InvalidArgument where `text` is no reference at all.
+        """
+        image_id = self._resolve_id(text)
+        if image_id is None:
+            raise NotFound(f"No such image: {text}")
+        return self._images[image_id]
+
+    def has(self, text: str) -> bool:
+        try:
+            return self._resolve_id(text) is not None
+        except InvalidArgument:
+            return False
+
+    def all(self) -> list[Image]:
+        """Every image, newest first."""
+        return sorted(self._images.values(), key=lambda image: image.created, reverse=True)
+
+    def layers_of(self, image_id: str) -> Sequence[str]:
+        """The diff ids of an image, lowest first. Raises NotFound."""
+        image = self._images.get(image_id)
+        if image is None:
+            raise NotFound(f"No such image: {image_id}")
+        return image.layers
+
+    def layer_bytes(self, image_id: str) -> list[int]:
+        """The unpacked bytes of each layer, lowest first."""
+        known = self._driver.layers()
+        return [known.get(chain_id, 0) for chain_id in chain_ids(self.layers_of(image_id))]
+
+    def total_bytes(self) -> int:
+        """The bytes of all unpacked layers."""
+        return sum(self._driver.layers().values())
+
+    def record(self, image_id: str) -> ImageRecord:
+        return self._records[image_id]
+
+    # --- getting images in ---
+
+    async def load(self, archive: Path) -> list[Imported]:
+        """Take in every image of a `docker save` or OCI archive, and its names."""
+        async with self._imports, _Importing(self):
+            loaded = await asyncio.to_thread(self._importer.load, archive)
+            async with self._lock:
+                for item in loaded:
+                    self._add(item)
+                await self._save()
+        for item in loaded:
+            self.emit("load", item.image.id, {"name": item.tags[0].familiar if item.tags else item.image.id})
+        return loaded
+
+    async def import_rootfs(
+        self,
+        archive: Path,
+        *,
+        changes: Iterable[str] = (),
+        repository: str = "",
+        tag: str = "",
+        comment: str = "",
+        architecture: str = "",
+    ) -> Image:
+        """Make an image of one layer from the tar of a root file system."""
+        name = self._new_name(repository, tag) if repository else None
+        config = apply_changes(ImageConfig(), changes)
+        async with self._imports, _Importing(self):
+            made = await asyncio.to_thread(
+                self._importer.import_rootfs,
+                archive,
+                config,
+                comment=comment or "Imported from -",
+                architecture=architecture,
+            )
+            async with self._lock:
+                self._add(Imported(made.image, made.record, (name,) if name else ()))
+                await self._save()
+        self.emit("import", made.image.id, {"name": name.familiar if name else made.image.id})
+        return self._images[made.image.id]
+
+    # --- names and removal ---
+
+    async def tag(self, text: str, repository: str, tag: str) -> None:
+        """Give an image one more name; taken from another image where it was that one's."""
+        image = self.resolve(text)
+        name = self._new_name(repository, tag)
+        async with self._lock:
+            self._name(str(name), image.id)
+            await self._save()
+        self.emit("tag", image.id, {"name": name.familiar})
+
+    async def remove(self, text: str, *, force: bool = False) -> list[Removal]:
+        """Take a name away, and the image with its last name; or an image by id.
+
+        Raises NotFound, and Conflict where a container uses it or it has several names (see `force`).
+        """
+        async with self._lock:
+            image = self.resolve(text)
+            names = self._names(image.id)
+            by_name = self._name_meant(text, image.id)
+            last = len(names) <= 1
+            if by_name is not None:
+                if last and not force:
+                    self._refuse_used_name(image.id, text)
+                doomed = [by_name]
+            else:
+                if not last and not force:
+                    raise Conflict(
+                        f"conflict: unable to delete {_short(image.id)} (must be forced) - "
+                        "image is referenced in multiple repositories"
+                    )
+                self._refuse_used(image.id, force)
+                doomed, last = names, True
+            used = last and by_name is not None and any(user.running for user in self.users(image.id))
+            removals = self._untag(image.id, doomed)
+            if last and not used:
+                removals += await self._delete(image.id)
+            await self._save()
+        for removal in removals:
+            action = "untag" if removal.untagged else "delete"
+            self.emit(action, image.id, {"name": removal.untagged or image.id})
+        return removals
+
+    async def prune(self, *, dangling_only: bool = True, until: float | None = None) -> tuple[list[Removal], int]:
+        """Remove the images that no container uses and (by default) that have no name.
+
+        `until`: only those made before, seconds since the epoch. Returns what was done and the bytes freed.
+        """
+        removals: list[Removal] = []
+        async with self._lock:
+            before = self.total_bytes()
+            for image in self.all():
+                names = self._names(image.id)
+                if (dangling_only and names) or any(True for _ in self.users(image.id)):
+                    continue
+                if until is not None and self._records[image.id].added > until:
+                    continue
+                removals += self._untag(image.id, names)
+                removals += await self._delete(image.id)
+            await self._save()
+            freed = before - self.total_bytes()
+        return removals, freed
+
+    # --- inside ---
+
+    def _resolve_id(self, text: str) -> str | None:
+        if text in self._images:
+            return text
+        prefix = reference.as_id_prefix(text)
+        if prefix is not None and len(prefix) == 64:
+            return "sha256:" + prefix if "sha256:" + prefix in self._images else None
+        named = None if text.startswith("sha256:") else self._named(reference.parse(text))
+        if named is not None or prefix is None:
+            return named
+        found = [image_id for image_id in self._images if image_id[7:].startswith(prefix)]
+        if len(found) > 1:
+            raise NotFound(f"No such image: {text} (the prefix is ambiguous)")
+        return found[0] if found else None
+
+    def _named(self, wanted: reference.Reference) -> str | None:
+        if not wanted.digest:
+            return self._tags.get(str(wanted))
+        full = f"{wanted.name}@{wanted.digest}"
+        for image_id, record in self._records.items():
+            if full in record.repo_digests:
+                return image_id
+        return wanted.digest if wanted.digest in self._images and self._is_named(wanted) else None
+
+    def _is_named(self, wanted: reference.Reference) -> bool:
+        return any(name.startswith(wanted.name + ":") for name in self._names(wanted.digest))
+
+    def _name_meant(self, text: str, image_id: str) -> str | None:
+        """The name that `text` is, or None where it is an id."""
+        prefix = reference.as_id_prefix(text)
+        if text.startswith("sha256:") or (prefix is not None and len(prefix) == 64):
+            return None
+        full = str(reference.parse(text))
+        return full if self._tags.get(full) == image_id else None
+
+    def _names(self, image_id: str) -> list[str]:
+        return sorted(name for name, named in self._tags.items() if named == image_id)
+
+    def _new_name(self, repository: str, tag: str) -> reference.Reference:
+        name = reference.parse(f"{repository}:{tag}" if tag else repository)
+        if name.digest:
+            raise InvalidArgument("refusing to create a tag with a digest reference")
+        return name
+
+    def _add(self, item: Imported) -> None:
+        known = self._records.get(item.image.id)
+        self._records[item.image.id] = msgspec.structs.replace(known or item.record, layers=item.record.layers)
+        self._images[item.image.id] = msgspec.structs.replace(item.image, size=item.record.size)
+        for name in item.tags:
+            if name.tag:
+                self._name(str(name), item.image.id)
+
+    def _name(self, name: str, image_id: str) -> None:
+        before = self._tags.get(name)
+        self._tags[name] = image_id
+        record = self._records[image_id]
+        self._records[image_id] = msgspec.structs.replace(record, last_tagged=time.time())
+        self._refresh(image_id)
+        if before is not None and before != image_id:
+            self._refresh(before)
+
+    def _refresh(self, image_id: str) -> None:
+        """Bring the names on the image in line with the index."""
+        record = self._records[image_id]
+        self._images[image_id] = msgspec.structs.replace(
+            self._images[image_id],
+            repo_tags=tuple(reference.parse(name).familiar for name in self._names(image_id)),
+            repo_digests=record.repo_digests,
+            size=record.size,
+            last_tagged=record.last_tagged,
+        )
+
+    def _read(self, image_id: str) -> None:
+        self._images[image_id] = parse_config(self.blobs.read(image_id), image_id)
+        self._refresh(image_id)
+
+    def _refuse_used_name(self, image_id: str, text: str) -> None:
+        for user in self.users(image_id):
+            raise Conflict(
+                f'conflict: unable to remove repository reference "{text}" (must force) - container '
+                f"{user.container_id[:12]} is using its referenced image {_short(image_id)}"
+            )
+
+    def _refuse_used(self, image_id: str, force: bool) -> None:
+        for user in self.users(image_id):
+            if user.running:
+                raise Conflict(
+                    f"conflict: unable to delete {_short(image_id)} (cannot be forced) - "
+                    f"image is being used by running container {user.container_id[:12]}"
+                )
+            if not force:
+                raise Conflict(
+                    f"conflict: unable to delete {_short(image_id)} (must be forced) - "
+                    f"image is being used by stopped container {user.container_id[:12]}"
+                )
+
+    def _untag(self, image_id: str, names: Iterable[str]) -> list[Removal]:
+        removals = []
+        for name in names:
+            del self._tags[name]
+            removals.append(Removal(untagged=reference.parse(name).familiar))
+        self._refresh(image_id)
+        return removals
+
+    async def _delete(self, image_id: str) -> list[Removal]:
+        """Forget the image; the index is saved before any content goes."""
+        image = self._images.pop(image_id)
+        record = self._records.pop(image_id)
+        await self._save()
+        if self._importing:
+            return [Removal(deleted=image_id)]  # an import may be counting on a layer: the next start sweeps
+        kept_chains = {chain for other in self._images.values() for chain in chain_ids(other.layers)}
+        kept_chains |= self._driver.layers_in_use()
+        doomed = [chain for chain in chain_ids(image.layers) if chain not in kept_chains]
+        kept_blobs = {blob for other in self._records.values() for blob in other.layers}
+        await asyncio.to_thread(self._discard, doomed, [image_id, *(set(record.layers) - kept_blobs)])
+        return [Removal(deleted=image_id), *(Removal(deleted=chain) for chain in reversed(doomed))]
+
+    def _discard(self, chains: Iterable[str], blobs: Iterable[str]) -> None:
+        for chain in chains:
+            self._driver.remove_layer(chain)
+        for blob in blobs:
+            self.blobs.remove(blob)
+
+    def _sweep(self) -> None:
+        """Remove the content that a crash left without a name in the index."""
+        kept = {blob for record in self._records.values() for blob in record.layers} | set(self._records)
+        chains = {chain for image in self._images.values() for chain in chain_ids(image.layers)}
+        chains |= self._driver.layers_in_use()
+        self._discard(
+            [chain for chain in self._driver.layers() if chain not in chains],
+            [blob for blob in self.blobs.digests() if blob not in kept],
+        )
+
+    async def _save(self) -> None:
+        snapshot = index_file.Index(tags=dict(self._tags), images=dict(self._records))
+        await asyncio.to_thread(index_file.save, self._path, snapshot)
+
+
+class _Importing:
+    """Holds back the removal of content while an import may rely on it."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    async def __aenter__(self) -> None:
+        self._images._importing += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self._images._importing -= 1
+
+
+def _short(image_id: str) -> str:
+    return image_id.removeprefix("sha256:")[:12]

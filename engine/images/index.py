@@ -1,0 +1,54 @@
+"""Which images are here, and what they are called: one small file, replaced atomically.
+
+Invariants: every tag points at an image of the index; every image's configuration
+and layers are on disk before the index names it. So a crash leaves at worst blobs
+that nothing names, which `Images` removes at start.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the configuration does not say of an image."""
+
+    layers: tuple[str, ...] = ()  # blobs as they came, lowest first
+    size: int = 0  # bytes, of the unpacked layers
+    last_tagged: float = 0.0
+    added: float = 0.0
+    repo_digests: tuple[str, ...] = ()
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True):
+    """Complete names with their tag → image id; image id → record."""
+
+    tags: dict[str, str] = {}
+    images: dict[str, ImageRecord] = {}
+    schema: int = 1
+
+
+def load(path: Path) -> Index:
+    """The index on disk, or an empty one where there is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Index)
+    except FileNotFoundError:
+        return Index()
+
+
+def save(path: Path, index: Index) -> None:
+    """Replace the index on disk; it is durable when this returns."""
+    scratch = path.with_suffix(".new")
+    with scratch.open("wb") as target:
+        target.write(msgspec.json.encode(index))
+        target.flush()
+        os.fsync(target.fileno())
+    scratch.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,64 @@
+"""What a storage driver offers. Blocking calls: they are made from threads.
+
+A layer is named by its chain id, which stands for it and everything below it, so
+that two images share what they have in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+
+class StorageDriver(Protocol):
+    """Layers on disk, and writable mounts on top of them."""
+
+    name: str
+
+    def has_layer(self, chain_id: str) -> bool:
+        """Whether the layer is here, whole."""
+
+    def add_layer(self, chain_id: str, content: IO[bytes]) -> int:
+        """Unpack the tar `content` as the layer; its bytes. Idempotent.
+
+        `content` is read to its end. The caller may still refuse the layer before
+        this returns, by raising from `content.read`: nothing is left then.
+        """
+
+    def remove_layer(self, chain_id: str) -> None: ...
+
+    def layers(self) -> dict[str, int]:
+        """Chain id → bytes, of every layer here."""
+
+    def mount(self, container_id: str, chain_ids: Sequence[str]) -> Path:
+        """The container's root, writable, over the layers (lowest first). Idempotent."""
+
+    def lower(self, container_id: str) -> list[str] | None:
+        """The layers that a container was first mounted over; they stay its own. None: never mounted."""
+
+    def layers_in_use(self) -> set[str]:
+        """Every layer that some container stands on."""
+
+    def unmount(self, container_id: str) -> None: ...
+
+    def remove(self, container_id: str) -> None:
+        """Unmount, and throw away what the container wrote. No error where there is nothing."""
+
+    def containers(self) -> list[str]:
+        """The containers that have a writable layer here."""
+
+    def written(self, container_id: str) -> Path:
+        """The directory that holds what the container wrote."""
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """The chain id of each layer, lowest first. Source: OCI image specification, config.md."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        if chain:
+            chain.append("sha256:" + hashlib.sha256(f"{chain[-1]} {diff_id}".encode()).hexdigest())
+        else:
+            chain.append(diff_id)
+    return chain

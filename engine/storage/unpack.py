@@ -1,0 +1,254 @@
+"""A layer's tar stream, unpacked below one directory and nowhere else.
+
+A layer is written by strangers. Parents are opened with every link resolved
+inside the layer's root (openat2), the last component is never followed, and
+names with ".." are refused. AUFS whiteouts become what OverlayFS understands.
+
+Source: OCI image specification, layer.md; kernel, Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from shoal.api.errors import InvalidArgument
+from shoal.engine.storage.mount import open_in_root
+
+WHITEOUT = ".wh."
+WHITEOUT_META = ".wh..wh."
+OPAQUE = ".wh..wh..opq"
+OPAQUE_XATTR = "trusted.overlay.opaque"
+
+MAX_HEADER_BYTES = 1 << 20
+"""A pax or GNU long-name header larger than this is refused: tarfile reads it whole into memory."""
+
+MAX_PATH_LENGTH = 4096
+_COPY_BYTES = 1 << 20
+_XATTR_PREFIX = "SCHILY.xattr."
+_XATTRS_KEPT = ("user.", "security.capability")
+
+
+class BoundedTarInfo(tarfile.TarInfo):
+    """Members whose extended headers have a bounded size."""
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        extended = (
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
+        if self.type in extended and not 0 <= self.size <= MAX_HEADER_BYTES:
+            raise InvalidArgument(f"archive has an extended header of {self.size} bytes")
+        return super()._proc_member(tarfile_)  # type: ignore[misc, no-any-return]
+
+
+def unpack(stream: IO[bytes], root: Path) -> int:
+    """Unpack the (uncompressed) tar `stream` into the existing directory `root`.
+
+    Returns the bytes of the files' content. Raises InvalidArgument for a tar that
+    is malformed or reaches outside; `root` is then to be thrown away.
+    """
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as archive:
+            return _Unpacker(archive, root_fd).run()
+    except tarfile.TarError as error:
+        raise InvalidArgument(f"invalid tar archive: {error}") from error
+    except (UnicodeError, ValueError, OverflowError) as error:
+        raise InvalidArgument(f"invalid tar archive: {error}") from error
+    finally:
+        os.close(root_fd)
+
+
+def components(name: str) -> list[str]:
+    """The parts of a member's name, relative to the root. Raises InvalidArgument for ".." and NUL."""
+    if len(name) > MAX_PATH_LENGTH:
+        raise InvalidArgument(f"archive has a member with a name of {len(name)} characters")
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in name:
+        raise InvalidArgument(f"archive member {name!r} reaches outside of the layer")
+    return parts
+
+
+class _Unpacker:
+    """One run over one archive. Directory times are set last, for files change them."""
+
+    def __init__(self, archive: tarfile.TarFile, root_fd: int) -> None:
+        self._archive = archive
+        self._root_fd = root_fd
+        self._parent: tuple[str, int] | None = None  # the last parent, open: members come grouped
+        self._directories: list[tuple[list[str], float]] = []
+        self._bytes = 0
+
+    def run(self) -> int:
+        try:
+            for member in self._members():
+                self._one(member)
+            self._close_parent()
+            for parts, mtime in reversed(self._directories):
+                with suppress(OSError):
+                    self._touch(self._open_parent(parts[:-1]), parts[-1] if parts else ".", mtime)
+        finally:
+            self._close_parent()
+        return self._bytes
+
+    def _members(self) -> Iterator[tarfile.TarInfo]:
+        while (member := self._archive.next()) is not None:
+            yield member
+            self._archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+
+    def _one(self, member: tarfile.TarInfo) -> None:
+        parts = components(member.name)
+        if not parts:
+            if member.isdir():
+                os.fchmod(self._root_fd, member.mode & 0o7777)
+                os.fchown(self._root_fd, member.uid, member.gid)
+            return
+        *above, name = parts
+        if name == OPAQUE:
+            self._opaque(above)
+        elif name.startswith(WHITEOUT_META):
+            return  # AUFS's own bookkeeping
+        elif name.startswith(WHITEOUT):
+            self._whiteout(self._open_parent(above), name.removeprefix(WHITEOUT))
+        else:
+            self._entry(member, self._open_parent(above), parts)
+
+    def _opaque(self, above: list[str]) -> None:
+        descriptor = self._open_directory("/".join(above) or ".", os.O_RDONLY)
+        try:
+            os.setxattr(descriptor, OPAQUE_XATTR, b"y")
+        finally:
+            os.close(descriptor)
+
+    def _whiteout(self, parent: int, name: str) -> None:
+        if name in ("", ".", ".."):
+            raise InvalidArgument(f"archive has an invalid whiteout of {name!r}")
+        self._clear(parent, name, keep_directory=False)
+        os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=parent)
+
+    def _entry(self, member: tarfile.TarInfo, parent: int, parts: list[str]) -> None:
+        name = parts[-1]
+        self._clear(parent, name, keep_directory=member.isdir())
+        mode = member.mode & 0o7777
+        if member.isdir():
+            with suppress(FileExistsError):
+                os.mkdir(name, mode, dir_fd=parent)
+            self._directories.append((parts, member.mtime))
+        elif member.islnk():
+            self._hard_link(member, parent, name)
+            return  # owner, mode and times are those of what it links to
+        elif member.issym():
+            os.symlink(member.linkname, name, dir_fd=parent)
+        elif member.isreg():
+            self._file(member, parent, name)
+        elif member.isfifo():
+            os.mkfifo(name, mode, dir_fd=parent)
+        elif member.ischr() or member.isblk():
+            if not member.devmajor and not member.devminor:
+                return  # would be a whiteout to OverlayFS
+            kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
+            os.mknod(name, kind | mode, os.makedev(member.devmajor, member.devminor), dir_fd=parent)
+        else:
+            return
+        os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        if not member.issym():
+            os.chmod(name, mode, dir_fd=parent)
+            self._xattrs(member, parent, name)
+        if not member.isdir():
+            self._touch(parent, name, member.mtime)
+
+    def _file(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        source = self._archive.extractfile(member)
+        assert source is not None
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
+        with os.fdopen(descriptor, "wb", buffering=0) as target:
+            written = 0
+            while chunk := source.read(_COPY_BYTES):
+                written += target.write(chunk) or 0
+        if written != member.size:
+            raise InvalidArgument(f"archive member {member.name!r} is truncated")
+        self._bytes += written
+
+    def _hard_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        target = components(member.linkname)
+        if not target:
+            raise InvalidArgument(f"archive member {member.name!r} links to the root")
+        source = self._open_directory("/".join(target[:-1]) or ".", os.O_PATH)
+        try:
+            os.link(target[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise InvalidArgument(f"archive member {member.name!r} links to nothing") from error
+        finally:
+            os.close(source)
+
+    def _xattrs(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
+        """Set what a layer may set: never trusted.overlay.*, which would redirect the mount."""
+        for key, value in member.pax_headers.items():
+            attribute = key.removeprefix(_XATTR_PREFIX)
+            if key == attribute or not attribute.startswith(_XATTRS_KEPT):
+                continue
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+            try:
+                os.setxattr(descriptor, attribute, value.encode("utf-8", "surrogateescape"))
+            finally:
+                os.close(descriptor)
+
+    def _clear(self, parent: int, name: str, *, keep_directory: bool) -> None:
+        """Remove what an earlier member of this layer put at `name`."""
+        try:
+            found = os.lstat(name, dir_fd=parent)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(found.st_mode):
+            os.unlink(name, dir_fd=parent)
+        elif not keep_directory:
+            import shutil
+
+            shutil.rmtree(name, dir_fd=parent)
+
+    def _touch(self, parent: int, name: str, mtime: float) -> None:
+        os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)
+
+    def _open_parent(self, parts: list[str]) -> int:
+        path = "/".join(parts) or "."
+        if self._parent is not None:
+            if self._parent[0] == path:
+                return self._parent[1]
+            self._close_parent()
+        descriptor = self._open_directory(path, os.O_PATH)
+        self._parent = (path, descriptor)
+        return descriptor
+
+    def _close_parent(self) -> None:
+        if self._parent is not None:
+            os.close(self._parent[1])
+            self._parent = None
+
+    def _open_directory(self, path: str, flags: int) -> int:
+        """Open a directory of the layer, made (as root's, 0755) where the archive did not list it."""
+        raw, flags = os.fsencode(path), flags | os.O_DIRECTORY
+        try:
+            with suppress(FileNotFoundError):
+                return open_in_root(self._root_fd, raw, flags)
+            above, _, name = path.rpartition("/")
+            parent = self._open_directory(above or ".", os.O_PATH)
+            try:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=parent)
+            finally:
+                os.close(parent)
+            return open_in_root(self._root_fd, raw, flags)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise InvalidArgument(f"archive has members below {path!r}, which is no directory") from error
