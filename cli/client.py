@@ -1,0 +1,165 @@
+"""Calls of the Docker Engine API from a command line: plain, streaming and hijacked."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode
+
+from shoal.api.errors import ShoalError
+
+API = "/v1.50"
+DEFAULT_HOST = "unix:///run/shoal/shoal.sock"
+STDOUT, STDERR = 1, 2
+_FRAME = struct.Struct(">BxxxI")
+CHUNK = 64 * 1024
+
+
+class ClientError(ShoalError):
+    """The daemon refused, or could not be reached."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code  # HTTP status; 0: not reached
+
+
+class Client:
+    """One daemon, addressed as DOCKER_HOST addresses it: `unix:///path` or `tcp://host:port`."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or os.environ.get("SHOAL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+    def call(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
+        """The decoded answer; None where it is empty. Raises ClientError with the daemon's message."""
+        with self._answer(method, path, query, _json(body)) as answer:
+            text = answer.read()
+        return json.loads(text) if text.strip() else None
+
+    def text(self, method: str, path: str, query: dict[str, Any] | None = None) -> bytes:
+        """The answer's body as it is."""
+        with self._answer(method, path, query, None) as answer:
+            return answer.read()
+
+    def upload(self, path: str, query: dict[str, Any], content: BinaryIO) -> Iterator[dict[str, Any]]:
+        """Send a file; the progress messages as they come."""
+        with self._answer("POST", path, query, content, "application/x-tar") as answer:
+            yield from _messages(answer)
+
+    def messages(self, method: str, path: str, query: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """The JSON messages of a streaming answer."""
+        with self._answer(method, path, query, None) as answer:
+            yield from _messages(answer)
+
+    def frames(self, path: str, query: dict[str, Any] | None = None) -> Iterator[tuple[int, bytes]]:
+        """The (stream, bytes) frames of a multiplexed answer, as logs have them."""
+        with self._answer("GET", path, query, None) as answer:
+            while header := answer.read(_FRAME.size):
+                stream, length = _FRAME.unpack(header)
+                yield stream, answer.read(length)
+
+    def hijack(self, path: str, query: dict[str, Any] | None = None, body: Any = None) -> socket.socket:
+        """POST, then take the connection over: the socket carries the container's streams."""
+        connection = self._connect()
+        headers = {"Content-Type": "application/json", "Connection": "Upgrade", "Upgrade": "tcp"}
+        connection.request("POST", _target(path, query), _json(body) or b"", headers)
+        taken = connection.sock
+        answer = _HeadersOnly(taken, method="POST")
+        answer.begin()
+        if answer.status not in (101, 200):
+            raise _refusal(answer)
+        answer.release()
+        return taken
+
+    def _answer(
+        self, method: str, path: str, query: dict[str, Any] | None, body: Any, content_type: str = "application/json"
+    ) -> http.client.HTTPResponse:
+        connection = self._connect()
+        headers = {"Content-Type": content_type} if body is not None else {}
+        chunked = body is not None and not isinstance(body, bytes)
+        try:
+            connection.request(method, _target(path, query), body, headers, encode_chunked=chunked)
+            answer = connection.getresponse()
+        except OSError as error:
+            raise ClientError(f"cannot talk to {self.host}: {error}") from error
+        if answer.status >= 400:
+            raise _refusal(answer)
+        return answer
+
+    def _connect(self) -> http.client.HTTPConnection:
+        kind, _, address = self.host.partition("://")
+        try:
+            if kind == "unix":
+                connection = http.client.HTTPConnection("localhost")
+                connection.sock = socket.socket(socket.AF_UNIX)
+                connection.sock.connect(address)
+            elif kind in ("tcp", "http"):
+                connection = http.client.HTTPConnection(address.rstrip("/"))
+                connection.connect()
+            else:
+                raise ClientError(f"host {self.host!r} is not understood: use unix:///path or tcp://host:port")
+        except OSError as error:
+            raise ClientError(f"cannot reach a daemon at {self.host}: {error}. Is shoald running?") from error
+        return connection
+
+
+class _HeadersOnly(http.client.HTTPResponse):
+    """Reads the head of an answer byte by byte, so that nothing of the stream behind it is swallowed."""
+
+    def __init__(self, sock: socket.socket, method: str) -> None:
+        super().__init__(sock, method=method)
+        self.fp = sock.makefile("rb", buffering=0)  # type: ignore[assignment]  # RawIOBase reads lines as well
+
+    def release(self) -> None:
+        """Let go of the socket without closing it."""
+        self.fp = None  # type: ignore[assignment]  # as http.client itself marks a closed answer
+
+
+def demultiplex(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """The (stream, bytes) frames that come over a hijacked connection, until it ends."""
+    reader = stream.makefile("rb")
+    while len(header := reader.read(_FRAME.size)) == _FRAME.size:
+        number, length = _FRAME.unpack(header)
+        while length:
+            piece = reader.read1(min(length, CHUNK))
+            if not piece:
+                return
+            length -= len(piece)
+            yield number, piece
+
+
+def _target(path: str, query: dict[str, Any] | None) -> str:
+    words = {name: _word(value) for name, value in (query or {}).items() if value is not None}
+    return API + quote(path, safe="/:@") + (f"?{urlencode(words)}" if words else "")
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+
+
+def _json(body: Any) -> bytes | None:
+    return None if body is None else json.dumps(body).encode()
+
+
+def _messages(answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    for line in answer:
+        if line.strip():
+            message = json.loads(line)
+            if "error" in message:
+                raise ClientError(message["error"])
+            yield message
+
+
+def _refusal(answer: http.client.HTTPResponse) -> ClientError:
+    text = answer.read().decode(errors="replace")
+    try:
+        message = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = text.strip() or f"the daemon answered {answer.status} {answer.reason}"
+    return ClientError(message, answer.status)

@@ -1,0 +1,88 @@
+"""`shoal image`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shoal.cli.client import Client
+from shoal.cli.output import age, short, table
+
+
+@click.group()
+def image() -> None:
+    """Images of this host."""
+
+
+@image.command()
+@click.pass_obj
+def ls(client: Client) -> None:
+    """List the images."""
+    rows = [
+        [tag, short(found["Id"]), age(found["Created"]), f"{found['Size'] / 1e6:.1f} MB"]
+        for found in client.call("GET", "/images/json")
+        for tag in found.get("RepoTags") or ["<none>"]
+    ]
+    table(["IMAGE", "ID", "CREATED", "SIZE"], rows)
+
+
+@image.command("import")
+@click.option("-c", "--change", multiple=True, metavar="INSTRUCTION", help="As in a Dockerfile: CMD, ENV, …")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, allow_dash=True))
+@click.argument("reference")
+@click.pass_obj
+def import_(client: Client, change: tuple[str, ...], file: Path, reference: str) -> None:
+    """Make an image of a tar of a root file system."""
+    repository, _, tag = reference.rpartition(":") if ":" in reference.rpartition("/")[2] else (reference, "", "latest")
+    query: dict[str, Any] = {"fromSrc": "-", "repo": repository, "tag": tag}
+    if change:
+        query["changes"] = "\n".join(change)
+    _upload(client, "/images/create", query, file)
+
+
+@image.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, allow_dash=True))
+@click.pass_obj
+def load(client: Client, file: Path) -> None:
+    """Take in the images of an archive."""
+    _upload(client, "/images/load", {"quiet": True}, file)
+
+
+def _upload(client: Client, path: str, query: dict[str, Any], file: Path) -> None:
+    with sys.stdin.buffer if str(file) == "-" else file.open("rb") as content:
+        for message in client.upload(path, query, content):
+            click.echo((message.get("stream") or message.get("status") or "").rstrip("\n"))
+
+
+@image.command()
+@click.argument("reference")
+@click.pass_obj
+def inspect(client: Client, reference: str) -> None:
+    """Everything known of an image."""
+    click.echo(json.dumps(client.call("GET", f"/images/{reference}/json"), indent=2))
+
+
+@image.command()
+@click.argument("reference")
+@click.argument("name")
+@click.pass_obj
+def tag(client: Client, reference: str, name: str) -> None:
+    """Give an image another NAME."""
+    repository, _, word = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
+    client.call("POST", f"/images/{reference}/tag", {"repo": repository, "tag": word})
+
+
+@image.command()
+@click.option("-f", "--force", is_flag=True)
+@click.argument("references", nargs=-1, required=True)
+@click.pass_obj
+def rm(client: Client, force: bool, references: tuple[str, ...]) -> None:
+    """Remove images."""
+    for reference in references:
+        for step in client.call("DELETE", f"/images/{reference}", {"force": force}):
+            for word, what in step.items():
+                click.echo(f"{word}: {what}")
