@@ -1,0 +1,134 @@
+"""A connection taken over from HTTP: raw bytes both ways, each way closed by itself.
+
+After `attach` and `exec start` the connection carries stdio. A client that has no
+more to send shuts its side down; output must go on. The HTTP server's protocol
+closes on that, so the transport is given to a protocol of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+from aiohttp import web
+
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+MAX_BUFFERED_BYTES = 1 << 18
+"""Input held for a slow consumer before the socket is read no further."""
+
+
+class Hijacked(asyncio.Protocol):
+    """The raw connection. `read` gives b"" once the client has closed its side."""
+
+    def __init__(self, transport: asyncio.Transport, before: asyncio.BaseProtocol, early: bytes) -> None:
+        self._transport = transport
+        self._before = before
+        self._chunks: deque[bytes] = deque([early] if early else [])
+        self._buffered = len(early)
+        self._paused = False
+        self._eof = False
+        self._changed = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.closed = asyncio.Event()
+        """Set once the connection is gone, both ways."""
+
+    # --- the transport calls these ---
+
+    def data_received(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._buffered += len(data)
+        self._changed.set()
+        if self._buffered > MAX_BUFFERED_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        self._changed.set()
+        return True  # the other way stays open
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._eof = True
+        self.closed.set()
+        self._changed.set()
+        self._writable.set()
+        self._before.connection_lost(error)
+
+    # --- the handler calls these ---
+
+    async def read(self) -> bytes:
+        """The next bytes of the client; b"" at the end. One reader at a time."""
+        while not self._chunks:
+            if self._eof:
+                return b""
+            self._changed.clear()
+            await self._changed.wait()
+        data = self._chunks.popleft()
+        self._buffered -= len(data)
+        if self._paused and self._buffered < MAX_BUFFERED_BYTES // 2:
+            self._paused = False
+            if not self._eof:
+                self._transport.resume_reading()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Send; waits while the client is slow. Raises ConnectionResetError once it is gone."""
+        if self.closed.is_set():
+            raise ConnectionResetError("the client has gone")
+        self._transport.write(data)
+        await self._writable.wait()
+
+    def write_now(self, data: bytes) -> None:
+        """Send without waiting. For the head of the answer."""
+        self._transport.write(data)
+
+
+class HijackedResponse(web.StreamResponse):
+    """Stands for the answer that was already written to the raw connection."""
+
+    def __init__(self) -> None:
+        super().__init__(status=101)
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+def hijack(request: web.Request, content_type: str) -> Hijacked:
+    """Answer 101 (200 to a client that did not ask for an upgrade) and take the connection.
+
+    The handler returns a `HijackedResponse` when it is done; the connection is closed then.
+    """
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    before = request.protocol
+    early: bytes = getattr(before, "_message_tail", b"")
+    if early:
+        before._message_tail = b""
+    connection = Hijacked(transport, before, early)
+    transport.set_protocol(connection)
+    with suppress(RuntimeError):
+        transport.resume_reading()
+    if "upgrade" in request.headers.get("Connection", "").lower() and request.headers.get("Upgrade"):
+        head = (
+            f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+        )
+    else:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
+    connection.write_now(head.encode() + b"Api-Version: 1.50\r\nOstype: linux\r\n\r\n")
+    return connection

@@ -1,0 +1,68 @@
+"""Where the cluster's part plugs into the engine's half of the API.
+
+A host that is in no swarm has the defaults below. The cluster's part fills the
+hooks in when the host joins, and empties them when it leaves; routes read them at
+each request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
+    "to swarm and try again."
+)
+WORKER_NOT_MANAGER = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run "
+    "this command on a manager node or promote the current node to a manager."
+)
+
+INACTIVE_SWARM: dict[str, Any] = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "inactive",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
+
+
+class ClusterNetworks(Protocol):
+    """The swarm's networks, in the API's form (`Scope` "swarm")."""
+
+    async def list(self) -> list[dict[str, Any]]:
+        """Every network of the swarm, or those that this worker knows of."""
+
+    async def inspect(self, reference: str) -> dict[str, Any] | None:
+        """A network by id, name or unambiguous prefix of its id; None where the swarm has none such."""
+
+    async def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Create it; the answer of POST /networks/create. Raises ShoalError."""
+
+    async def remove(self, reference: str) -> None:
+        """Raises NotFound, and Conflict while tasks use it."""
+
+
+class Hooks:
+    """What the cluster's part provides. Each is None or its default until then."""
+
+    def __init__(self) -> None:
+        self.networks: ClusterNetworks | None = None
+        self.swarm_info: Callable[[], dict[str, Any]] = lambda: INACTIVE_SWARM
+        self.ping_swarm: Callable[[], str] = lambda: "inactive"
+        """The `Swarm` header: inactive, pending, error, locked, active/manager, active/worker."""
+
+
+HOOKS = web.AppKey("hooks", Hooks)
+
+
+class Filesystem(msgspec.Struct, frozen=True):
+    """Where this host keeps its files."""
+
+    data_root: str
+    run_root: str

@@ -1,0 +1,274 @@
+"""/images: the images of this host."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.spool import spooled
+from shoal.daemon.http.versions import version_of
+from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply
+from shoal.engine.images import reference
+from shoal.engine.images.config import Image, config_json
+from shoal.engine.images.images import Images, Removal
+
+LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
+PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+_NEVER = "0001-01-01T00:00:00Z"
+
+
+class ImageRoutes:
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def add_to(self, app: web.Application) -> None:
+        router = app.router
+        router.add_get("/images/json", self.list, allow_head=False)
+        router.add_post("/images/create", self.create)
+        router.add_post("/images/load", self.load)
+        router.add_post("/images/prune", self.prune)
+        router.add_get("/images/get", self.save)
+        router.add_get("/images/search", self.search)
+        router.add_get("/images/{name:.+}/json", self.inspect)
+        router.add_get("/images/{name:.+}/history", self.history)
+        router.add_get("/images/{name:.+}/get", self.save)
+        router.add_post("/images/{name:.+}/tag", self.tag)
+        router.add_post("/images/{name:.+}/push", self.push)
+        router.add_delete("/images/{name:.+}", self.remove)
+
+    async def list(self, request: web.Request) -> web.Response:
+        wanted = filters(request, LIST_FILTERS)
+        found = [image for image in self._images.all() if self._matches(image, wanted)]
+        legacy = version_of(request) < (1, 44)
+        return reply([self._summary(image, wanted.get("reference", []), legacy) for image in found])
+
+    def _matches(self, image: Image, wanted: dict[str, Any]) -> bool:
+        if not labels_match(wanted.get("label", []), image.config.labels):
+            return False
+        for value in wanted.get("dangling", []):
+            if _truth(value, "dangling") == bool(image.repo_tags):
+                return False
+        patterns = wanted.get("reference", [])
+        if patterns and not any(_name_matches(pattern, tag) for pattern in patterns for tag in image.repo_tags):
+            return False
+        for value in wanted.get("before", []):
+            if image.created >= self._images.resolve(value).created:
+                return False
+        for value in wanted.get("since", []):
+            if image.created <= self._images.resolve(value).created:
+                return False
+        return all(_seconds(image.created) < _moment(value) for value in wanted.get("until", []))
+
+    def _summary(self, image: Image, patterns: Any, legacy: bool) -> dict[str, Any]:
+        tags = [tag for tag in image.repo_tags if not patterns or any(_name_matches(p, tag) for p in patterns)]
+        summary = {
+            "Id": image.id,
+            "ParentId": "",
+            "RepoTags": tags,
+            "RepoDigests": list(image.repo_digests),
+            "Created": int(_seconds(image.created)),
+            "Size": image.size,
+            "SharedSize": -1,
+            "Labels": image.config.labels,
+            "Containers": -1,
+        }
+        if legacy:
+            summary["VirtualSize"] = image.size
+            if not tags:
+                summary["RepoTags"] = ["<none>:<none>"]
+        return summary
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        image = self._images.resolve(request.match_info["name"])
+        body: dict[str, Any] = {
+            "Id": image.id,
+            "RepoTags": list(image.repo_tags),
+            "RepoDigests": list(image.repo_digests),
+            "Parent": "",
+            "Comment": image.comment,
+            "Created": image.created or _NEVER,
+            "DockerVersion": "",
+            "Author": image.author,
+            "Config": _full_config(image),
+            "Architecture": image.architecture,
+            "Os": image.os,
+            "Size": image.size,
+            "GraphDriver": {"Name": "overlay2", "Data": None},
+            "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+            "Metadata": {"LastTagTime": _stamp(image.last_tagged) if image.last_tagged else _NEVER},
+        }
+        if image.variant:
+            body["Variant"] = image.variant
+        if version_of(request) < (1, 44):
+            body["VirtualSize"] = image.size
+        return reply(body)
+
+    async def history(self, request: web.Request) -> web.Response:
+        image = self._images.resolve(request.match_info["name"])
+        sizes = iter(self._images.layer_bytes(image.id))
+        rows = [
+            {
+                "Id": "<missing>",
+                "Created": int(_seconds(entry.created)),
+                "CreatedBy": entry.created_by,
+                "Tags": None,
+                "Size": 0 if entry.empty_layer else next(sizes, 0),
+                "Comment": entry.comment,
+            }
+            for entry in image.history
+        ][::-1]
+        if rows:
+            rows[0] |= {"Id": image.id, "Tags": list(image.repo_tags) or None}  # type: ignore[dict-item]
+        return reply(rows)
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        if query.get("fromImage"):
+            return await self._pull(request)
+        if query.get("fromSrc", "") != "-":
+            raise InvalidArgument("only fromSrc=- (the request's body) can be imported")
+        operating_system, _, architecture = query.get("platform", "").partition("/")
+        if operating_system not in ("", "linux"):
+            raise InvalidArgument(f'operating system "{operating_system}" is not supported')
+        async with spooled(request, self._images.blobs.scratch) as archive:
+            image = await self._images.import_rootfs(
+                archive,
+                changes=query.getall("changes", []),
+                repository=query.get("repo", ""),
+                tag=query.get("tag", ""),
+                comment=query.get("message", ""),
+                architecture=architecture,
+            )
+        return _lines([{"status": image.id}])
+
+    async def _pull(self, request: web.Request) -> web.StreamResponse:
+        """Answers for an image that is here; there is no way to a registry yet."""
+        name, tag = request.query["fromImage"], request.query.get("tag", "")
+        if tag:
+            name += f"@{tag}" if reference.is_digest(tag) else f":{tag}"
+        wanted = reference.parse(name)
+        if not self._images.has(str(wanted)):
+            raise NotFound(
+                f"pull access denied for {wanted.familiar_name}: this host has no image {wanted.familiar} and "
+                "cannot fetch it from a registry; bring it here with docker load or docker import"
+            )
+        image = self._images.resolve(str(wanted))
+        return _lines(
+            [
+                {"status": f"Pulling from {wanted.path}", "id": wanted.tag or wanted.digest},
+                {"status": f"Digest: {image.id}"},
+                {"status": f"Status: Image is up to date for {wanted.familiar}"},
+            ]
+        )
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        async with spooled(request, self._images.blobs.scratch) as archive:
+            loaded = await self._images.load(archive)
+        lines = []
+        for item in loaded:
+            lines += [{"stream": f"Loaded image: {tag.familiar}\n"} for tag in item.tags]
+            if not item.tags:
+                lines.append({"stream": f"Loaded image ID: {item.image.id}\n"})
+        return _lines(lines)
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        from shoal.engine.images.export import save
+
+        names = request.query.getall("names", []) or [request.match_info.get("name", "")]
+        names = [name for value in names for name in value.split(",")]
+        chunks = save(self._images, names)  # raises NotFound before anything is sent
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+        await response.prepare(request)
+        async for chunk in chunks:
+            await response.write(chunk)
+        return response
+
+    async def tag(self, request: web.Request) -> web.Response:
+        repository = request.query.get("repo", "")
+        await self._images.tag(request.match_info["name"], repository, request.query.get("tag", ""))
+        return empty(201)
+
+    async def remove(self, request: web.Request) -> web.Response:
+        removals = await self._images.remove(request.match_info["name"], force=flag(request, "force"))
+        return reply([_removal(removal) for removal in removals])
+
+    async def prune(self, request: web.Request) -> web.Response:
+        wanted = filters(request, PRUNE_FILTERS)
+        dangling = all(_truth(value, "dangling") for value in wanted.get("dangling", ["true"]))
+        until = min((_moment(value) for value in wanted.get("until", [])), default=None)
+        removals, freed = await self._images.prune(dangling_only=dangling, until=until)
+        return reply(
+            {"ImagesDeleted": [_removal(removal) for removal in removals] or None, "SpaceReclaimed": freed}
+        )
+
+    async def push(self, request: web.Request) -> web.Response:
+        self._images.resolve(request.match_info["name"])
+        raise NotFound("this host cannot push to a registry; write the image to a file with docker save")
+
+    async def search(self, request: web.Request) -> web.Response:
+        raise NotFound("this host cannot search a registry")
+
+
+def _removal(removal: Removal) -> dict[str, str]:
+    return {"Untagged": removal.untagged} if removal.untagged else {"Deleted": removal.deleted}
+
+
+def _full_config(image: Image) -> dict[str, Any]:
+    config = {"User": "", "Env": None, "Cmd": None, "Entrypoint": None, "WorkingDir": "", "Labels": None}
+    return {**config, "Volumes": None, "OnBuild": None, **config_json(image.config)}
+
+
+def _lines(values: Any) -> web.Response:
+    """A stream of JSON values, as Docker reports progress."""
+    body = b"".join(msgspec.json.encode(value) + b"\r\n" for value in values)
+    return web.Response(body=body, content_type="application/json")
+
+
+def _name_matches(pattern: str, tag: str) -> bool:
+    name = tag.rpartition(":")[0]
+    return any(
+        text.count("/") == pattern.count("/") and fnmatch.fnmatchcase(text, pattern) for text in (tag, name)
+    )
+
+
+def _truth(value: str, name: str) -> bool:
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidArgument(f"invalid filter '{name}=[{value}]'")
+
+
+def _seconds(stamp: str) -> float:
+    """Seconds since the epoch of an RFC 3339 time; 0 where it is none."""
+    try:
+        trimmed = re.sub(r"(\.\d{1,6})\d*", r"\1", stamp.replace("Z", "+00:00"))
+        return max(0.0, datetime.fromisoformat(trimmed).timestamp())
+    except ValueError:
+        return 0.0
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _moment(value: str) -> float:
+    """A point in time as `until` has it: RFC 3339, seconds since the epoch, or a duration back from now."""
+    import time
+
+    from shoal.engine.images.changes import duration_ns
+
+    try:
+        return float(value)
+    except ValueError:
+        pass
+    found = _seconds(value)
+    return found if found else time.time() - duration_ns(value) / 1e9
+
+
