@@ -1,0 +1,82 @@
+"""What one shoald is started with: defaults, the configuration file, then the command line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import msgspec
+
+from shoal.api.errors import InvalidArgument
+
+DATA_ROOT = Path("/var/lib/shoal")
+RUN_ROOT = Path("/run/shoal")
+CONFIG_FILE = Path("/etc/shoal/shoald.json")
+SOCKET_NAME = "shoal.sock"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """The keys of the configuration file are these names with dashes; the command line wins over it."""
+
+    data_root: str = str(DATA_ROOT)
+    run_root: str = str(RUN_ROOT)
+    hosts: tuple[str, ...] = ()  # unix://PATH; none: shoal.sock in the run root
+    cgroup_parent: str = ""
+    labels: tuple[str, ...] = ()  # key=value, the engine's labels
+    log_level: str = "info"
+    default_runtime: str = ""  # empty: the first of runc and crun that works
+    dns: tuple[str, ...] = ()
+    bip: str = ""  # subnet of the default bridge; empty: the first free one
+
+    @property
+    def sockets(self) -> tuple[Path, ...]:
+        """The paths to serve on. Raises InvalidArgument for a host that is not unix://PATH."""
+        if not self.hosts:
+            return (Path(self.run_root) / SOCKET_NAME,)
+        paths = []
+        for host in self.hosts:
+            if not host.startswith("unix:///"):
+                raise InvalidArgument(f"cannot serve on {host!r}: only unix:// with an absolute path is there")
+            paths.append(Path(host.removeprefix("unix://")))
+        return tuple(paths)
+
+    @property
+    def engine_labels(self) -> dict[str, str]:
+        return dict(label.partition("=")[::2] for label in self.labels)
+
+
+def from_arguments(arguments: list[str] | None = None) -> Settings:
+    """The settings of a command line. Ends the process with usage where it is malformed.
+
+    Raises InvalidArgument for a configuration file that cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog="shoald", description="Run this host as part of Docker-compatible Shoal.")
+    add = parser.add_argument
+    add("--config", type=Path, help=f"configuration file (default {CONFIG_FILE}, where it exists)")
+    add("--data-root", help=f"folder of what is kept (default {DATA_ROOT})")
+    add("--run-root", help=f"folder of what ends with the boot (default {RUN_ROOT})")
+    add("-H", "--host", dest="hosts", action="append", help="where to serve, unix://PATH (repeatable)")
+    add("--cgroup-parent", help="cgroup below which containers are made")
+    add("--label", dest="labels", action="append", help="label of this engine, key=value (repeatable)")
+    add("--log-level", choices=LOG_LEVELS)
+    add("--default-runtime", help="OCI runtime (default: the first of runc and crun that works)")
+    add("--dns", action="append", help="resolver for containers (repeatable)")
+    add("--bip", help="subnet of the default bridge")
+    given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    config = given.pop("config", None)
+    base = read_config(config or CONFIG_FILE, must_exist=config is not None)
+    changes = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return msgspec.structs.replace(base, **changes)
+
+
+def read_config(path: Path, *, must_exist: bool) -> Settings:
+    """The settings of a file, or the defaults. Raises InvalidArgument naming the file."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Settings)
+    except FileNotFoundError as error:
+        if must_exist:
+            raise InvalidArgument(f"configuration file {path} does not exist") from error
+        return Settings()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidArgument(f"configuration file {path}: {error}") from error
