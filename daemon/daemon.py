@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import stat
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from aiohttp import web
@@ -83,10 +83,8 @@ def _listen(path: Path) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(mask)
-    try:
+    with suppress(KeyError):  # no such group here: root alone
         os.chown(path, 0, grp.getgrnam(SOCKET_GROUP).gr_gid)
-    except KeyError:
-        pass  # no such group here: root alone
     listener.listen(128)
     listener.setblocking(False)
     return listener
