@@ -152,6 +152,7 @@ class Task(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k",
     spec: TaskSpec
     spec_version: int = 0
     endpoint_mode: str = "vip"
+    ports: tuple[PortConfig, ...] = ()  # those that it opens on its own node (publish mode host)
     desired: TaskState = TaskState.RUNNING
     status: TaskStatus = TaskStatus()
     attachments: tuple[NetworkAttachment, ...] = ()
