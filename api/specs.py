@@ -102,6 +102,7 @@ class NetworkAttachmentSpec(Spec, frozen=True, kw_only=True, omit_defaults=True)
     target: str  # network id once stored; id or name as given
     aliases: tuple[str, ...] = ()
     driver_opts: dict[str, str] = {}
+    address: str = ""  # asked for by `docker run --ip`; attachments only
 
 
 class LogDriver(Spec, frozen=True, kw_only=True, omit_defaults=True):

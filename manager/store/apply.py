@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shoal.api.objects import Meta, Node, NodeStatus, StoredObject, Task
+from shoal.api.objects import Meta, Node, NodeStatus, Service, StoredObject, Task
 from shoal.manager.store import changes as c
 from shoal.manager.store.state import Draft, State, unique_name
 
@@ -98,13 +98,14 @@ def _next(
             if stored is not None:
                 raise _RefusedError(c.EXISTS, f"{table} {object_id} exists already")
             _check_name(draft, table, record)
-            return _stamp(record, Meta(version=index, revision=index, created_at=at, updated_at=at))
+            meta = Meta(version=index, revision=index, created_at=at, updated_at=at)
+            return _stamp(_timed(record, at), meta)
         case c.Update(record=record, wanted=wanted):
             current = _current(stored, table, object_id, record.meta.revision)
             _check_name(draft, table, record)
             meta = current.meta
             version = index if wanted else meta.version
-            merged = _keep_observed(record, current)
+            merged = _timed(_keep_observed(record, current), at)
             return _stamp(
                 merged, Meta(version=version, revision=index, created_at=meta.created_at, updated_at=at)
             )
@@ -117,7 +118,7 @@ def _next(
                 raise _RefusedError(c.MISSING, f"task {object_id} is gone")
             if status.state < stored.status.state:
                 raise _RefusedError(c.BACKWARDS, f"task {object_id} is {stored.status.state.word} already")
-            return msgspec.structs.replace(stored, status=status)
+            return _timed(msgspec.structs.replace(stored, status=status), at)
         case c.SetNodeStatus(status=status, description=description):
             if not isinstance(stored, Node):
                 raise _RefusedError(c.MISSING, f"node {object_id} is gone")
@@ -157,6 +158,22 @@ def _observe_node(node: Node, status: NodeStatus, description: object) -> Node:
     if description is None:
         return msgspec.structs.replace(node, status=status)
     return msgspec.structs.replace(node, status=status, description=description)
+
+
+def _timed(record: StoredObject, at: float) -> StoredObject:
+    """`record` with the times that its writer left open: pure deciders know no wall clock."""
+    if isinstance(record, Task) and not record.status.timestamp:
+        return msgspec.structs.replace(record, status=msgspec.structs.replace(record.status, timestamp=at))
+    if isinstance(record, Service) and record.update_status is not None:
+        status = record.update_status
+        ended = status.state in ("completed", "rollback_completed")
+        timed = msgspec.structs.replace(
+            status,
+            started_at=status.started_at or at,
+            completed_at=status.completed_at or (at if ended else 0.0),
+        )
+        return msgspec.structs.replace(record, update_status=timed)
+    return record
 
 
 def _stamp(record: StoredObject, meta: Meta) -> StoredObject:
