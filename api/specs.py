@@ -15,8 +15,8 @@ from shoal.api.states import Availability, Role
 SECOND_NS = 1_000_000_000
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of specifications: frozen, defaults left out of the encoding."""
+class Spec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of specifications: frozen, defaults left out of the encoding; no cycles, hence no garbage collection."""
 
 
 class Mount(Spec, frozen=True, kw_only=True, omit_defaults=True):

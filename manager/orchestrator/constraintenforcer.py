@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shoal.api.objects import Node, Task
 from shoal.api.states import TaskState
+from shoal.manager.backlog import STEP
 from shoal.manager.controlloop import Decision
 from shoal.manager.orchestrator.tasks import is_live, node_invalid, want
 from shoal.manager.scheduler.constraints import node_satisfies
@@ -34,14 +35,16 @@ class ConstraintEnforcer:
     def decide(self, state: State, now: float, limit: int) -> Decision:
         changes: list[AnyChange] = []
         reasons: list[str] = []
-        while self._nodes and len(changes) < limit:
+        looked_at = 0
+        while self._nodes and len(changes) < limit and looked_at < STEP:
             node_id = next(iter(self._nodes))
             del self._nodes[node_id]
             node = state.nodes.get(node_id)
             if node is None or node_invalid(node):
                 continue  # the orchestrators move everything anyway
-            misplaced = misplaced_tasks(node, list(state.node_tasks(node_id)))
-            for task in misplaced:
+            tasks = list(state.node_tasks(node_id))
+            looked_at += 1 + len(tasks)
+            for task in misplaced_tasks(node, tasks):
                 changes.append(want(task, TaskState.SHUTDOWN))
                 reasons.append(f"task {task.id} leaves node {node_id}: its constraints are not satisfied any more")
         return Decision(changes=tuple(changes), reasons=tuple(reasons))

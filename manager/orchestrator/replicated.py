@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 
 from shoal.api.objects import Service, Task
@@ -10,6 +11,9 @@ from shoal.api.states import TaskState
 from shoal.manager.orchestrator.services import ServiceDecider, Turn
 from shoal.manager.orchestrator.slots import SlotIndex, SlotNeeds, settle
 from shoal.manager.orchestrator.tasks import SlotKey, is_live, new_task, stands_aside, want
+
+SEARCHED = 2000
+"""Slots among which the highest is looked for, in one turn."""
 
 
 class ReplicatedOrchestrator(ServiceDecider):
@@ -71,9 +75,13 @@ def _free_slots(index: SlotIndex, count: int) -> Iterator[int]:
 def surplus(index: SlotIndex, count: int) -> list[SlotKey]:
     """The slots to empty: first those that do not run, then from the nodes with most of the service.
 
-    Of equals the highest slot goes.
+    Of equals the highest slot goes; of very many that do not run the latest, which costs no search.
     """
-    victims: list[SlotKey] = heapq.nlargest(count, _numbers(index.waiting))
+    victims: list[SlotKey]
+    if len(index.waiting) <= SEARCHED:
+        victims = list(heapq.nlargest(count, _numbers(index.waiting)))
+    else:
+        victims = list(itertools.islice(reversed(index.waiting), count))
     loads = [(-len(slots), node_id) for node_id, slots in index.running.items()]
     heapq.heapify(loads)
     left: dict[str, list[int]] = {}

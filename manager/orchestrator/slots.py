@@ -49,7 +49,7 @@ class SlotIndex:
     def __init__(self) -> None:
         self.tasks: dict[SlotKey, dict[str, None]] = {}
         self.running: dict[str, set[SlotKey]] = {}  # node id → slots
-        self.waiting: set[SlotKey] = set()  # filled, but not (yet) running
+        self.waiting: dict[SlotKey, None] = {}  # filled, but not (yet) running; in the order of events
         self.lowest_free = 1  # no numbered slot below it is free
         self._standing: dict[SlotKey, Standing] = {}
 
@@ -79,11 +79,11 @@ class SlotIndex:
             on_node.discard(key)
             if not on_node:
                 del self.running[old.running_on]
-        self.waiting.discard(key)
+        self.waiting.pop(key, None)
         if new.running_on:
             self.running.setdefault(new.running_on, set()).add(key)
         elif new.filled:
-            self.waiting.add(key)
+            self.waiting[key] = None
         if new.filled:
             self._standing[key] = new
             while self.lowest_free in self._standing:
