@@ -1,0 +1,98 @@
+"""The rules in the host's own namespace, as one text. Pure.
+
+    post     source translation: outgoing traffic of bridges, hairpin, and
+             connections to a published port from the host's loopback
+    pre,out  destination translation of published ports, looked up in two maps
+    raw      nothing from a link may pretend to be loopback; VXLAN is not tracked
+    forward  bridges are kept apart from each other, internal ones from everything
+
+A published port is one map element: it comes and goes without touching a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from shoal.api.sandbox import PublishedPort
+from shoal.overlay.nft import EMPTY, TABLE
+from shoal.overlay.records import LocalNetwork
+
+ANY = ("", "0.0.0.0", "::")  # noqa: S104 - what a client writes for "every address"
+
+
+def publish(ports: Iterable[PublishedPort], address: str) -> str:
+    """Commands that lead the published `ports` to the container at `address`."""
+    return "".join(f"add element inet {TABLE} {_element(port, address)}\n" for port in ports)
+
+
+def unpublish(ports: Iterable[PublishedPort], address: str) -> str:
+    return "".join(f"delete element inet {TABLE} {_element(port, address)}\n" for port in ports)
+
+
+def _element(port: PublishedPort, address: str) -> str:
+    target = f"{address} . {port.container_port}"
+    if port.host_ip in ANY:
+        return f"ports {{ {port.protocol} . {port.host_port} : {target} }}"
+    return f"address_ports {{ {port.host_ip} . {port.protocol} . {port.host_port} : {target} }}"
+
+
+def table(
+    networks: Sequence[LocalNetwork], published: Iterable[tuple[PublishedPort, str]], data_port: int = 4789,
+) -> str:
+    """The whole table, replacing what stands there, as one transaction.
+
+    `published` are pairs of a port and the address of the container behind it.
+    """
+    bridges = [network for network in networks if network.link and network.driver == "bridge"]
+    post, forward = [], []
+    for network in bridges:
+        link = f'"{network.link}"'
+        if network.masquerade and not network.internal:
+            post.append(f"ip saddr {network.subnet} oifname != {link} masquerade")
+        post.append(f"oifname {link} ip saddr 127.0.0.0/8 masquerade")
+        post.append(f"iifname {link} oifname {link} ct status dnat masquerade")
+        if network.internal:
+            forward.append(f"iifname {link} oifname != {link} drop")
+            forward.append(f"oifname {link} iifname != {link} drop")
+        forward.append(f"iifname {link} oifname {link} {'accept' if network.icc else 'drop'}")
+    elements = "".join(publish([port], address) for port, address in published)
+    links = ", ".join(f'"{network.link}"' for network in bridges)
+    newline = "\n    "
+    return f"""{EMPTY}table inet {TABLE} {{
+  map ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
+  map address_ports {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+  set bridges {{ type ifname; {f"elements = {{ {links} }};" if links else ""} }}
+  chain pre {{
+    type nat hook prerouting priority -100; policy accept;
+    fib daddr type local dnat ip to meta l4proto . th dport map @ports
+    dnat ip to ip daddr . meta l4proto . th dport map @address_ports
+  }}
+  chain out {{
+    type nat hook output priority -100; policy accept;
+    fib daddr type local dnat ip to meta l4proto . th dport map @ports
+    dnat ip to ip daddr . meta l4proto . th dport map @address_ports
+  }}
+  chain post {{
+    type nat hook postrouting priority 100; policy accept;
+    {newline.join(post)}
+  }}
+  chain raw {{
+    type filter hook prerouting priority -300; policy accept;
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
+    udp dport {data_port} notrack
+  }}
+  chain rawout {{
+    type filter hook output priority -300; policy accept;
+    udp dport {data_port} notrack
+  }}
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    iifname != @bridges oifname != @bridges accept
+    ct state established,related accept
+    {newline.join(line for line in forward if " != " in line)}
+    ct status dnat accept
+    {newline.join(line for line in forward if " != " not in line)}
+    iifname @bridges oifname @bridges drop
+  }}
+}}
+{elements}"""

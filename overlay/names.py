@@ -1,0 +1,119 @@
+"""Who answers to which name on which network. Pure tables, looked up by the resolver.
+
+Names are compared without case. An endpoint is one address with names of its own;
+a service has a VIP, or else its backends answer; `tasks.<service>` names the
+healthy endpoints behind a service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+
+class NamedEndpoint(msgspec.Struct, frozen=True):
+    """One address and the names that it alone answers to; the first is its reverse name."""
+
+    address: str
+    names: tuple[str, ...]
+    service: str = ""
+    healthy: bool = True
+
+
+class NamedService(msgspec.Struct, frozen=True):
+    """A service's name and aliases, its VIP (empty: none) and its healthy backends."""
+
+    names: tuple[str, ...]
+    vip: str
+    backends: tuple[str, ...]
+
+
+class NetworkNames:
+    """The names of one network. Cost of a change grows with that change."""
+
+    def __init__(self) -> None:
+        self._endpoints: dict[str, NamedEndpoint] = {}
+        self._services: dict[str, NamedService] = {}
+        self._by_name: dict[str, set[str]] = {}
+        self._by_service: dict[str, set[str]] = {}
+        self._service_by_name: dict[str, set[str]] = {}
+        self._by_address: dict[str, set[str]] = {}
+
+    def set_endpoint(self, key: str, endpoint: NamedEndpoint) -> None:
+        self.drop_endpoint(key)
+        self._endpoints[key] = endpoint
+        for name in endpoint.names:
+            self._by_name.setdefault(name.lower(), set()).add(key)
+        if endpoint.service:
+            self._by_service.setdefault(endpoint.service.lower(), set()).add(key)
+        self._by_address.setdefault(endpoint.address, set()).add(key)
+
+    def drop_endpoint(self, key: str) -> None:
+        old = self._endpoints.pop(key, None)
+        if old is None:
+            return
+        for name in old.names:
+            _discard(self._by_name, name.lower(), key)
+        if old.service:
+            _discard(self._by_service, old.service.lower(), key)
+        _discard(self._by_address, old.address, key)
+
+    def set_service(self, key: str, service: NamedService) -> None:
+        self.drop_service(key)
+        self._services[key] = service
+        for name in service.names:
+            self._service_by_name.setdefault(name.lower(), set()).add(key)
+
+    def drop_service(self, key: str) -> None:
+        old = self._services.pop(key, None)
+        if old is not None:
+            for name in old.names:
+                _discard(self._service_by_name, name.lower(), key)
+
+    def addresses(self, name: str) -> tuple[str, ...] | None:
+        """The addresses `name` stands for; empty if it has none just now; None if nobody knows it."""
+        name = name.lower()
+        if keys := self._service_by_name.get(name):
+            services = [self._services[key] for key in sorted(keys)]
+            return _unique(address for service in services
+                           for address in ((service.vip,) if service.vip else service.backends))
+        if name.startswith("tasks."):
+            wanted = name[6:]
+            if (keys := self._by_service.get(wanted)) is not None:
+                return _unique(sorted(self._endpoints[key].address for key in keys if self._endpoints[key].healthy))
+            return () if wanted in self._service_by_name else None
+        if keys := self._by_name.get(name):
+            found = [self._endpoints[key] for key in sorted(keys)]
+            return _unique([one.address for one in found if one.healthy] or [one.address for one in found])
+        return None
+
+    def name_of(self, address: str) -> str | None:
+        """The reverse name of an address of this network."""
+        for key in sorted(self._by_address.get(address, ())):
+            if names := self._endpoints[key].names:
+                return names[0]
+        for key, service in self._services.items():
+            if service.vip == address:
+                return service.names[0] if service.names else key
+        return None
+
+
+def lookup(networks: Sequence[NetworkNames], name: str) -> tuple[str, ...] | None:
+    """What `name` stands for in a sandbox on these networks; the first that knows it answers."""
+    for network in networks:
+        if (found := network.addresses(name)) is not None:
+            return found
+    return None
+
+
+def _discard(index: dict[str, set[str]], name: str, key: str) -> None:
+    keys = index.get(name)
+    if keys is not None:
+        keys.discard(key)
+        if not keys:
+            del index[name]
+
+
+def _unique(addresses: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(addresses))

@@ -1,0 +1,37 @@
+"""nftables through libnftables: one context, one namespace, atomic transactions.
+
+A context stays bound to the namespace that its thread was in when it was
+opened, and is used from one thread only. What the rules say is decided in
+`hosttable.py` and `sandboxtable.py`; tables other than ours are never touched.
+"""
+
+from __future__ import annotations
+
+import nftables
+
+from shoal.api.errors import ShoalError
+
+TABLE = "shoal"
+"""Our table (family inet), in the host's namespace and in each sandbox."""
+
+EMPTY = f"add table inet {TABLE}\ndelete table inet {TABLE}\n"
+"""Prefix of a transaction that writes our table anew, whether or not it exists."""
+
+
+class NftError(ShoalError):
+    """libnftables refused a transaction; nothing of it was done."""
+
+
+class Nft:
+    """A libnftables context of the namespace that the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._context = nftables.Nftables()
+
+    def run(self, commands: str) -> str:
+        """Run `commands` as one transaction. Raises NftError; then nothing has changed."""
+        code, output, error = self._context.cmd(commands)
+        if code:
+            first = next((line for line in error.splitlines() if line.strip()), "unknown error")
+            raise NftError(f"nftables refused a change: {first}")
+        return str(output)

@@ -1,0 +1,285 @@
+"""Sandboxes in the kernel: made, changed, taken away. Runs on the network thread only.
+
+A sandbox is built in one go: the namespace, its links made from outside, then
+what must be done inside. What fails half-way leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from shoal.overlay import kernel, netlink, sandboxtable
+from shoal.overlay.files import RESOLVER
+from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
+from shoal.overlay.nft import Nft, NftError
+from shoal.overlay.records import LocalNetwork
+from shoal.overlay.sandboxtable import ServiceOp
+
+_SYSCTLS = {
+    "net.ipv6.conf.default.disable_ipv6": "1",  # no IPv6 network yet: spare every link its multicast
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+
+_KEPT_CONTEXTS = 256
+"""libnftables contexts kept open (120 KiB each); beyond it they are opened for each change."""
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """One link of a sandbox. Either a veth into bridge `master`, or a macvlan on the VXLAN device of `vni`."""
+
+    link: str
+    mac: str
+    address: str  # with prefix length
+    mtu: int = 1500
+    host_link: str = ""
+    master: str = ""
+    isolated: bool = False
+    vni: int = 0
+
+
+class Wiring(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole sandbox as it is to be built. `services` is None where no resolver runs in it."""
+
+    path: str
+    ends: tuple[End, ...] = ()
+    gateway: str = ""
+    sysctls: dict[str, str] = {}
+    services: dict[str, tuple[str, ...]] | None = None
+
+
+class DnsSockets(msgspec.Struct):
+    """The resolver's sockets, opened inside a sandbox."""
+
+    udp: socket.socket
+    tcp: socket.socket
+    port: int
+
+    def close(self) -> None:
+        self.udp.close()
+        self.tcp.close()
+
+
+class Plumber:
+    """Everything this package does to the kernel for sandboxes and bridges."""
+
+    def __init__(self, netns_root: Path) -> None:
+        self.netns_root = netns_root
+        self.rtnl = Rtnetlink()
+        self.host_nft = Nft()
+        self._indexes: dict[str, int] = {}
+        self._contexts: dict[str, Nft] = {}
+        self._overlays: dict[int, tuple[Rtnetlink, int]] = {}
+
+    def close(self) -> None:
+        self.rtnl.close()
+        for rtnl, _ in self._overlays.values():
+            rtnl.close()
+        self._overlays.clear()
+        self._contexts.clear()
+
+    # --- sandboxes ---
+
+    def build(self, wiring: Wiring, host_rules: str = "") -> DnsSockets | None:
+        """Make the sandbox; `host_rules` are run in the host's namespace last. Undone if anything fails."""
+        path = Path(wiring.path)
+        dns: DnsSockets | None = None
+        try:
+            with kernel.new_namespace(path):
+                inner = Rtnetlink()
+                inner.send([netlink.set_link(index=1, up=True)])
+                kernel.write_sysctls(_SYSCTLS)
+                if wiring.services is not None:
+                    dns = open_dns()
+                    context = self._contexts[wiring.path] = Nft()
+                    context.run(sandboxtable.table(dns.port, wiring.services))
+            with inner:
+                if wiring.ends:
+                    self._link(path, wiring.ends)
+                    _configure(inner, wiring.ends, wiring.gateway)
+            if wiring.sysctls:
+                with kernel.inside(path):
+                    kernel.write_sysctls(wiring.sysctls)
+            if host_rules:
+                self.host_nft.run(host_rules)
+        except BaseException:
+            if dns:
+                dns.close()
+            self.raze(path)
+            raise
+        return dns
+
+    def raze(self, path: Path, host_rules: str = "") -> None:
+        """Take a sandbox away. Its links go with the namespace, once the last process in it is gone.
+
+        Deleting a link oneself takes 20 ms, holding a lock that all others need;
+        the kernel clears namespaces several at a time, in the background.
+        """
+        self._contexts.pop(str(path), None)
+        if host_rules:
+            with contextlib.suppress(NftError):  # the table was written anew without them
+                self.host_nft.run(host_rules)
+        kernel.delete_namespace(path)
+
+    def extend(
+        self, path: Path, end: End, gateway: str, *, open_resolver: bool, services: Mapping[str, tuple[str, ...]],
+    ) -> DnsSockets | None:
+        """Add a link to a sandbox that is up; with `gateway`, make that its default route."""
+        self._link(path, [end])
+        dns: DnsSockets | None = None
+        try:
+            with kernel.inside(path), Rtnetlink() as inner:
+                _configure(inner, [end], gateway)
+                if open_resolver:
+                    dns = open_dns()
+                    context = self._contexts[str(path)] = Nft()
+                    context.run(sandboxtable.table(dns.port, services))
+        except BaseException:
+            if dns:
+                dns.close()
+            self.shrink(path, end.link, end.host_link, "")
+            raise
+        return dns
+
+    def shrink(self, path: Path, link: str, host_link: str, gateway: str) -> None:
+        """Take a link from a sandbox; then `gateway`, if any, is its default route."""
+        if host_link:
+            self.rtnl.send([netlink.del_link(host_link)])
+        with kernel.inside(path), Rtnetlink() as inner:
+            if not host_link:
+                inner.send([netlink.del_link(link)])
+            if gateway:
+                inner.send([netlink.new_route("default", gateway=gateway)])
+
+    def change_services(self, paths: Sequence[str], ops: Sequence[ServiceOp]) -> list[str]:
+        """Carry `ops` out in each sandbox. Returns the paths where that failed: write their tables anew."""
+        text = sandboxtable.commands(ops)
+        failed = []
+        for path in paths:
+            try:
+                self._nft(path).run(text)
+            except (NftError, OSError):
+                failed.append(path)
+        return failed
+
+    def rewrite_services(self, path: str, dns_port: int, services: Mapping[str, tuple[str, ...]]) -> None:
+        self._nft(path).run(sandboxtable.table(dns_port, services))
+
+    def _nft(self, path: str) -> Nft:
+        context = self._contexts.get(path)
+        if context is None:
+            with kernel.inside(path):
+                context = Nft()
+            if len(self._contexts) < _KEPT_CONTEXTS:
+                self._contexts[path] = context
+        return context
+
+    def reopen_dns(self, path: Path, port: int) -> DnsSockets:
+        """The resolver's sockets again after a restart, on the port that the sandbox's rules name."""
+        with kernel.inside(path):
+            return open_dns(port)
+
+    def _link(self, path: Path, ends: Sequence[End]) -> None:
+        descriptor = kernel.open_namespace(path)
+        try:
+            on_host: list[Message] = []
+            for end in ends:
+                if end.vni:
+                    rtnl, parent = self._overlays[end.vni]
+                    rtnl.send([netlink.new_macvlan(end.link, parent=parent, namespace_fd=descriptor,
+                                                   mac=end.mac, mtu=end.mtu)])
+                else:
+                    on_host.append(netlink.new_veth(
+                        end.host_link, end.link, peer_namespace_fd=descriptor, peer_mac=end.mac,
+                        mtu=end.mtu, master=self.index(end.master)))
+                    if end.isolated:
+                        on_host.append(netlink.isolate_port(end.host_link))
+            if on_host:
+                self.rtnl.send(on_host)
+        finally:
+            os.close(descriptor)
+
+    # --- bridges and the host's own rules ---
+
+    def index(self, link: str) -> int:
+        """The index of one of the host's links, remembered. Raises NetlinkError (ENODEV)."""
+        found = self._indexes.get(link) or self.rtnl.index_of(link)
+        if not found:
+            raise NetlinkError(f"look up link {link}", errno.ENODEV)
+        self._indexes[link] = found
+        return found
+
+    def ensure_bridge(self, network: LocalNetwork) -> None:
+        """The bridge of `network`, up, with its gateway address. Idempotent."""
+        prefix = network.subnet.partition("/")[2]
+        self._indexes.pop(network.link, None)
+        if not self.rtnl.index_of(network.link):
+            self.rtnl.send([netlink.new_bridge(network.link, mtu=network.mtu)])
+        index = self.index(network.link)
+        self.rtnl.send([netlink.set_link(index=index, up=True),
+                        netlink.new_address(index, f"{network.gateway}/{prefix}")])
+        kernel.write_sysctl("net.ipv4.ip_forward", "1")
+        kernel.write_sysctl(f"net.ipv4.conf.{network.link}.route_localnet", "1")
+        with contextlib.suppress(OSError):  # a kernel without IPv6
+            kernel.write_sysctl(f"net.ipv6.conf.{network.link}.disable_ipv6", "1")
+
+    def remove_bridge(self, link: str) -> None:
+        self._indexes.pop(link, None)
+        self.rtnl.send([netlink.del_link(link)])
+
+    def host_rules(self, commands: str) -> None:
+        self.host_nft.run(commands)
+
+    def sweep(self, keep_paths: set[str], keep_links: set[str]) -> None:
+        """Remove what a crash left: namespaces and veth ends that no record names."""
+        for path in self.netns_root.iterdir():
+            if str(path) not in keep_paths:
+                kernel.delete_namespace(path)
+        for line in Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]:
+            link = line.partition(":")[0].strip()
+            if is_host_link(link) and link not in keep_links:
+                self.rtnl.send([netlink.del_link(link)])
+
+
+def is_host_link(name: str) -> bool:
+    """Whether `name` is one that this package gives to a veth's end on the host."""
+    return len(name) == 8 and name[0] == "v" and all(letter in "0123456789abcdef" for letter in name[1:])
+
+
+def _configure(inner: Rtnetlink, ends: Sequence[End], gateway: str) -> None:
+    """Links up, with their addresses, and the default route."""
+    messages = []
+    for end in ends:
+        index = inner.index_of(end.link)
+        messages.append(netlink.set_link(index=index, up=True))
+        messages.append(netlink.new_address(index, end.address))
+    if gateway:
+        messages.append(netlink.new_route("default", gateway=gateway))
+    inner.send(messages)
+
+
+def open_dns(port: int = 0) -> DnsSockets:
+    """The resolver's two sockets, on one port, in the thread's namespace. With 0, the kernel's choice."""
+    for _ in range(16):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            udp.bind((RESOLVER, port))
+            chosen = udp.getsockname()[1]
+            tcp.bind((RESOLVER, chosen))
+            tcp.listen(8)
+            return DnsSockets(udp, tcp, chosen)
+        except OSError as error:
+            udp.close()
+            tcp.close()
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+    raise OSError(errno.EADDRINUSE, f"no free port on {RESOLVER} for the resolver")
