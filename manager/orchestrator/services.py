@@ -109,6 +109,9 @@ class ServiceDecider:
             elif isinstance(record, Task) and record.service_id in self._indexes:
                 self._slots[(record.service_id, slot_key(record))] = None
                 self._services[record.service_id] = None
+                rollout = self._rollouts.get(record.service_id)
+                if rollout is not None and isinstance(change, Create):
+                    rollout.cancelled(slot_key(record), record.id)
 
     def deadline(self, now: float) -> float | None:
         if not self._backlog.done or self._services or self._slots or self._rolling:

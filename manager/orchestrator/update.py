@@ -113,6 +113,13 @@ class Rollout:
         self._places[task_id] = None
         self._started[task_id] = None
 
+    def cancelled(self, key: SlotKey, task_id: str) -> None:
+        """A replacement was refused: as if it had never been started."""
+        if task_id in self._started:
+            del self._started[task_id]
+            self._places.pop(task_id, None)
+            self._attempted.discard(key)
+
     def observe(self, task: Task | None, task_id: str, now: float) -> None:
         """Take in a task's status; None where it is gone."""
         if task_id not in self._started:
