@@ -43,6 +43,7 @@ class Allocator:
         self._backlog = Backlog()
         self._pools: dict[str, AddressPool] = {}
         self._subnets: dict[str, tuple[str, ...]] = {}  # network id → subnets
+        self._asked: dict[str, tuple[str, ...]] = {}  # network id → subnets its user wants, not yet its own
         self._vnis = VNIs()
         self._ports = Ports()
         self._networks: dict[str, None] = {}  # dirty
@@ -123,7 +124,9 @@ class Allocator:
             return
         if not network.ipam or not network.vni:
             self._networks[network.id] = None
+            self._asked[network.id] = tuple(pool.subnet for pool in network.spec.pools if pool.subnet)
             return
+        self._asked.pop(network.id, None)
         self._vnis.claim(network.vni, network.id)
         self._subnets[network.id] = tuple(config.subnet for config in network.ipam)
         if network.id not in self._pools:
@@ -132,6 +135,7 @@ class Allocator:
     def _forget_network(self, network_id: str, vni: int) -> None:
         self._pools.pop(network_id, None)
         self._subnets.pop(network_id, None)
+        self._asked.pop(network_id, None)
         self._vnis.release(vni, network_id)
         self._problems.pop(network_id, None)
 
@@ -231,7 +235,9 @@ class Allocator:
         ]
         ipam = network.ipam
         if not ipam:
-            fresh = free_subnet(spec.default_address_pool, spec.subnet_size, [subnet for _, subnet in others])
+            asked_for = [subnet for known in self._asked.values() for subnet in known]
+            taken = [*(subnet for _, subnet in others), *asked_for]
+            fresh = free_subnet(spec.default_address_pool, spec.subnet_size, taken)
             ipam = configs(network.spec.pools, fresh)
             if not ipam:
                 pools = ", ".join(spec.default_address_pool)

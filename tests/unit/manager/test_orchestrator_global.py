@@ -2,13 +2,13 @@
 
 import msgspec
 import pytest
-from tests.fakes.controlplane import ControlPlane, cluster, node, service
 
 from shoal.api.objects import Task
 from shoal.api.specs import NetworkAttachmentSpec, Placement, RestartPolicy, TaskSpec
 from shoal.api.states import Availability, NodeState, TaskState
 from shoal.manager.orchestrator.nodes import ORPHANED_AFTER_S
 from shoal.manager.store.changes import Create, Delete, SetNodeStatus, Update
+from tests.fakes.controlplane import ControlPlane, cluster, node, service
 
 ZONE_A = Placement(constraints=("node.labels.zone == a",))
 

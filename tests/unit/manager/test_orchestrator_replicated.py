@@ -2,13 +2,13 @@
 
 import msgspec
 import pytest
-from tests.fakes.controlplane import ControlPlane, cluster, node, service
 
 from shoal.api.objects import Service
 from shoal.api.specs import SECOND_NS, RestartPolicy
 from shoal.api.states import Availability, NodeState, TaskState
 from shoal.manager.orchestrator.replicated import ReplicatedOrchestrator
 from shoal.manager.store.changes import Create, Delete, SetNodeStatus, Update
+from tests.fakes.controlplane import ControlPlane, cluster, node, service
 
 
 def plane(*services: Service, nodes: int = 3, **limits: int) -> ControlPlane:

@@ -2,11 +2,11 @@
 
 import msgspec
 import pytest
-from tests.fakes.controlplane import ControlPlane, cluster, node, service
 
 from shoal.api.specs import SECOND_NS, ContainerSpec, Placement, PortConfig, RestartPolicy, ServiceSpec, UpdateConfig
 from shoal.api.states import TaskState
 from shoal.manager.store.changes import Create, Update
+from tests.fakes.controlplane import ControlPlane, cluster, node, service
 
 
 def plane(update: UpdateConfig | None = None, replicas: int = 4, nodes: int = 3, **fields: object) -> ControlPlane:
