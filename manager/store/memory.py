@@ -131,6 +131,10 @@ class MemoryStore:
             restoring.feed(chunk)
         self.install(restoring.finish())
 
+    def restoring(self) -> Restoring:
+        """A snapshot to be taken in step by step, beside the present state; then `install` what it gives."""
+        return Restoring()
+
     def install(self, state: State) -> None:
         """Replace the state by one that was restored in steps."""
         self._state = state
