@@ -23,8 +23,8 @@ def bridge_end(attached: Attached, network: LocalNetwork) -> End:
                master=network.link, isolated=not network.icc)
 
 
-def overlay_end(attached: Attached, mtu: int) -> End:
-    return End(link=attached.link, mac=attached.mac, mtu=mtu,
+def overlay_end(attached: Attached) -> End:
+    return End(link=attached.link, mac=attached.mac, mtu=attached.mtu,
                address=f"{attached.address}/{attached.prefix_length}", vni=attached.vni)
 
 

@@ -47,7 +47,10 @@ def parse_address(text: str, what: str = "address") -> IPv4Address:
 
 
 def check_subnet(text: str, others: Iterable[tuple[str, str]]) -> IPv4Network:
-    """`text` as a subnet that overlaps none of `others`, pairs of (subnet, whose). Raises PermissionDenied if it does."""
+    """`text` as a subnet that overlaps none of `others`, pairs of (subnet, whose).
+
+    Raises InvalidArgument, PermissionDenied where it overlaps.
+    """
     subnet = parse_subnet(text)
     for other, whose in others:
         if other and subnet.overlaps(IPv4Network(other)):

@@ -9,6 +9,7 @@ crash leaves without a record is swept away at the next start.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +20,24 @@ import msgspec
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from shoal.api.ids import new_container_id
+from shoal.api.messages import NetworkEndpoint, NetworkInfo, NetworkService
 from shoal.api.sandbox import EndpointRequest, Sandbox, SandboxRequest
 from shoal.overlay import describe, files, hosttable, ipam, kernel
+from shoal.overlay.clusternets import ClusterNetworks, Member, check_address
+from shoal.overlay.dns import Desk, Resolver
 from shoal.overlay.localnets import LocalNetworks
+from shoal.overlay.names import NamedEndpoint, NetworkNames
+from shoal.overlay.netlink import NetlinkError
 from shoal.overlay.ports import HostPorts, PortTaken
-from shoal.overlay.records import BRIDGE, PREDEFINED, Attached, LocalNetwork, LocalNetworkSpec, SandboxRecord
-from shoal.overlay.sandboxes import DnsSockets, Plumber, Wiring
+from shoal.overlay.records import BRIDGE, GWBRIDGE, PREDEFINED, Attached, LocalNetwork, LocalNetworkSpec, SandboxRecord
+from shoal.overlay.sandboxes import DnsSockets, End, Plumber, Wiring
 from shoal.overlay.storage import Folder
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_LINGER_S, _LINGER_STEP_S = 3.0, 0.02
+"""How long, and how often, a link's MAC is waited for that a sandbox just gone had."""
 
 
 class Networks:
@@ -46,6 +55,9 @@ class Networks:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shoal-net")
         self._turns: dict[str, asyncio.Task[Any]] = {}
         self._plumber: Plumber | None = None
+        self._cluster = ClusterNetworks(run, self._in_thread)
+        self._resolver = Resolver()
+        self._gateway_lock = asyncio.Lock()
 
     # --- life ---
 
@@ -53,17 +65,22 @@ class Networks:
         """Find again what stands, make what is missing, sweep what nobody knows."""
         self._netns_root.mkdir(parents=True, exist_ok=True)
         self._plumber = await self._in_thread(lambda: Plumber(self._netns_root))
+        self._cluster.plumber = self._plumber
+        self._cluster.load()
         self._local.load(await self._in_thread(kernel.used_subnets))
         await self._in_thread(self._ensure_bridges)
         await self._restore()
-        await self._in_thread(self._plumber.sweep, {record.netns for record in self._records.values()},
-                              {one.host_link for record in self._records.values() for one in record.attached})
+        records = self._records.values()
+        await self._in_thread(self._plumber.sweep, self._cluster.live_paths() | {record.netns for record in records},
+                              {one.host_link for record in records for one in record.attached})
         await self._rewrite_host_table()
 
     async def stop(self) -> None:
         """Let go of sockets and threads. The sandboxes stay as they are."""
         while self._turns:
             await asyncio.wait(list(self._turns.values()))
+        await self._resolver.stop()
+        self._cluster.close()
         self._ports.close()
         if self._plumber:
             await self._in_thread(self._plumber.close)
@@ -104,40 +121,98 @@ class Networks:
             return self._keep(self._shared(request, mode.partition(":")[2])).sandbox
         record = describe.blank(request, str(self._netns_root / request.container_id[:describe.SHORT_ID]))
         if mode == "networks":
-            record = self._attach_all(record, request.endpoints or (EndpointRequest(network=BRIDGE),))
+            record = await self._attach_all(record, request.endpoints or (EndpointRequest(network=BRIDGE),))
         try:
-            record = await self._build(record, request)
+            for one in record.attached:
+                await self._join(record, one)
+            record, sockets = await self._build(record, request)
         except BaseException:
-            self._release(record)
+            await self._release(record)
             raise
+        self._serve(record, sockets)
         return self._keep(record).sandbox
 
-    async def _build(self, record: SandboxRecord, request: SandboxRequest) -> SandboxRecord:
+    async def _build(self, record: SandboxRecord, request: SandboxRequest) -> tuple[SandboxRecord, DnsSockets | None]:
         ports = request.ports if describe.outside(record.attached) else ()
         ports = self._ports.take(record.container_id, record.name, ports)
         record = self._described(msgspec.structs.replace(record, ports=ports))
-        wiring = Wiring(
-            path=record.netns, ends=tuple(self._end(one) for one in record.attached),
-            gateway=describe.default_gateway(record.attached), sysctls=request.sysctls,
-        )
-        await self._in_thread(self._kernel.build, wiring, self._published(record, hosttable.publish))
-        return record
+        ends = tuple(self._end(one) for one in record.attached)
+        deadline = asyncio.get_running_loop().time() + _LINGER_S
+        while True:
+            wiring = Wiring(
+                path=record.netns, ends=ends, gateway=describe.default_gateway(record.attached),
+                sysctls=request.sysctls,
+                services=self._services(record) if describe.has_resolver(record.attached) else None)
+            try:
+                sockets = await self._in_thread(
+                    self._kernel.build, wiring, self._published(record, hosttable.publish))
+            except NetlinkError as error:
+                # A sandbox that had this MAC has just gone, and the kernel is still clearing it away.
+                if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_LINGER_STEP_S)
+            else:
+                return msgspec.structs.replace(record, dns_port=sockets.port if sockets else 0), sockets
 
     async def _down(self, container_id: str) -> None:
         record = self._records.pop(container_id, None)
         if record is None:
             return
         self._folder.drop(container_id)
+        self._resolver.shut(container_id)
         if record.netns and record.mode != "shared":
             await self._in_thread(
                 self._kernel.raze, Path(record.netns), self._published(record, hosttable.unpublish))
-        self._release(record)
+        await self._release(record)
 
     async def _connect(self, container_id: str, endpoint: EndpointRequest) -> Sandbox:
-        raise NotFound(container_id)
+        record = self._records.get(container_id)
+        if record is None:
+            raise NotFound(f"no sandbox of container {container_id} is up")
+        if record.mode != "networks":
+            raise PermissionDenied("container cannot be connected to a network: it shares the host's or another "
+                                   "container's, or has none")
+        if self._driver(endpoint.network) in ("host", "null"):
+            raise PermissionDenied(f"container cannot be connected to the network {endpoint.network}")
+        fresh = await self._attach(record, endpoint)
+        added = fresh.attached[len(record.attached):]
+        try:
+            for one in added:
+                await self._join(fresh, one)
+                services = None if fresh.dns_port or not describe.has_resolver([one]) else self._services(fresh)
+                sockets = await self._in_thread(
+                    self._kernel.extend, Path(record.netns), self._end(one),
+                    describe.default_gateway(fresh.attached), services)
+                if sockets:
+                    fresh = msgspec.structs.replace(fresh, dns_port=sockets.port)
+                    self._open(fresh, sockets)
+        except BaseException:
+            for one in added:
+                await self._leave(fresh, one)
+            raise
+        fresh = self._described(fresh)
+        self._serve(fresh, None)
+        if fresh.dns_port:
+            await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
+        return self._keep(fresh).sandbox
 
     async def _disconnect(self, container_id: str, network: str) -> Sandbox:
-        raise NotFound(container_id)
+        record = self._records.get(container_id)
+        if record is None:
+            raise NotFound(f"no sandbox of container {container_id} is up")
+        gone = next((one for one in record.attached if network in (one.network_id, one.network_name)), None)
+        if gone is None:
+            raise PermissionDenied(f"container {container_id} is not connected to the network {network}")
+        left = tuple(one for one in record.attached if one is not gone)
+        fresh = self._described(msgspec.structs.replace(record, attached=left))
+        self._keep(fresh)
+        await self._in_thread(self._kernel.shrink, Path(record.netns), gone.link, gone.host_link,
+                              describe.default_gateway(left))
+        await self._leave(fresh, gone)
+        self._resolver.change(container_id, self._scope(fresh))
+        if fresh.dns_port:
+            await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
+        return fresh.sandbox
 
     def _mode(self, request: SandboxRequest) -> str:
         """The request's mode, where an endpoint on the network `host` or `none` means that mode."""
@@ -161,54 +236,154 @@ class Networks:
 
     # --- endpoints ---
 
-    def _attach_all(self, record: SandboxRecord, requests: Sequence[EndpointRequest]) -> SandboxRecord:
+    async def _attach_all(self, record: SandboxRecord, requests: Sequence[EndpointRequest]) -> SandboxRecord:
         """`record` with an address on each network. Raises with nothing taken."""
         try:
             for request in requests:
-                record = self._attach(record, request)
+                record = await self._attach(record, request)
         except BaseException:
-            self._release(record)
+            await self._release(record)
             raise
         return record
 
-    def _attach(self, record: SandboxRecord, request: EndpointRequest) -> SandboxRecord:
-        network = self._local.resolve(request.network)
-        if any(one.network_id == network.id for one in record.attached):
-            raise PermissionDenied(f"endpoint with name {record.name} already exists in network {network.name}")
+    async def _attach(self, record: SandboxRecord, request: EndpointRequest) -> SandboxRecord:
+        """`record` with an address on one more network (and on the gateway bridge if that now leads outside)."""
+        told = self._cluster.resolve(request.network)
+        if told is None:
+            network = self._local.resolve(request.network)
+            self._check_new(record, network.id, network.name)
+            return self._with(record, network, self._take(network, request.address), request)
+        self._check_new(record, told.id, told.name)
+        address, prefix = check_address(told, request.address)
+        endpoint_id = new_container_id()
+        attached = Attached(
+            network_id=told.id, network_name=told.name, driver=told.driver, endpoint_id=endpoint_id,
+            link=_free_link(record), address=address, prefix_length=prefix, vni=told.vni, mtu=told.mtu,
+            mac=request.mac or ipam.mac_of(address), request=request,
+            names=describe.dns_names(record.container_id, record.name, record.hostname, request.aliases))
+        record = msgspec.structs.replace(record, attached=(*record.attached, attached))
+        if told.internal or any(one.gateway for one in record.attached):
+            return record
+        bridge = await self._gwbridge()
+        return self._with(record, bridge, self._take(bridge, ""), None)
+
+    def _check_new(self, record: SandboxRecord, network_id: str, name: str) -> None:
+        if any(one.network_id == network_id for one in record.attached):
+            raise PermissionDenied(f"endpoint with name {record.name} already exists in network {name}")
+
+    def _take(self, network: LocalNetwork, wanted: str) -> str:
         taken = self._taken.setdefault(network.id, set())
-        address = ipam.allocate(network.subnet, network.gateway, taken, request.address, network.ip_range)
+        address = ipam.allocate(network.subnet, network.gateway, taken, wanted, network.ip_range)
         taken.add(address)
-        return self._with(record, network, address, request)
+        return address
+
+    async def _gwbridge(self) -> LocalNetwork:
+        """The bridge that leads overlay sandboxes outside; made with the first of them."""
+        async with self._gateway_lock:
+            if found := self._local.named(GWBRIDGE):
+                return found
+            network = self._local.gwbridge(await self._in_thread(kernel.used_subnets))
+            await self._in_thread(self._kernel.ensure_bridge, network)
+            await self._rewrite_host_table()
+            return network
 
     def _with(self, record: SandboxRecord, network: LocalNetwork, address: str,
               request: EndpointRequest | None) -> SandboxRecord:
         endpoint_id = new_container_id()
-        links = {one.link for one in record.attached}
-        link = next(name for number in range(len(links) + 1) if (name := f"eth{number}") not in links)
         names = () if network.is_default or request is None else describe.dns_names(
             record.container_id, record.name, record.hostname, request.aliases)
         attached = Attached(
             network_id=network.id, network_name=network.name, driver=network.driver, endpoint_id=endpoint_id,
-            link=link, address=address,
+            link=_free_link(record), address=address,
             prefix_length=int(network.subnet.partition("/")[2]),
             mac=(request.mac if request else "") or ipam.mac_of(address),
             gateway="" if network.internal else network.gateway, host_link=f"v{endpoint_id[:7]}",
             names=names, request=request)
         return msgspec.structs.replace(record, attached=(*record.attached, attached))
 
-    def _end(self, attached: Attached) -> Any:
+    def _end(self, attached: Attached) -> End:
+        if attached.vni:
+            return describe.overlay_end(attached)
         return describe.bridge_end(attached, self._local.by_id[attached.network_id])
 
-    def _release(self, record: SandboxRecord) -> None:
-        """Give addresses and ports back."""
+    async def _join(self, record: SandboxRecord, attached: Attached) -> None:
+        """Make the network ready on this host, and the sandbox's names known on it."""
+        if attached.vni:
+            await self._cluster.join(self._cluster.tables.networks[attached.network_id], record.container_id,
+                                     record.netns)
+
+    async def _leave(self, record: SandboxRecord, attached: Attached) -> None:
+        """Give the endpoint's address and names back."""
+        if attached.names:
+            self._cluster.names_of(attached.network_id).drop_endpoint(attached.endpoint_id)
+        if taken := self._taken.get(attached.network_id):
+            taken.discard(attached.address)
+        if attached.vni:
+            await self._cluster.leave(attached.network_id, record.container_id)
+
+    async def _release(self, record: SandboxRecord) -> None:
+        """Give addresses, names and ports back."""
+        if record.mode == "shared":
+            return
+        self._ports.free(record.container_id)
         for one in record.attached:
-            if taken := self._taken.get(one.network_id):
-                taken.discard(one.address)
-        if record.mode != "shared":
-            self._ports.free(record.container_id)
+            await self._leave(record, one)
 
     def _driver(self, reference: str) -> str:
-        return self._local.resolve(reference).driver
+        told = self._cluster.resolve(reference)
+        return told.driver if told else self._local.resolve(reference).driver
+
+    # --- names ---
+
+    def _scope(self, record: SandboxRecord) -> list[NetworkNames]:
+        return [self._cluster.names_of(one.network_id) for one in record.attached if one.names]
+
+    def _services(self, record: SandboxRecord) -> dict[str, tuple[str, ...]]:
+        return self._cluster.services_of(one.network_id for one in record.attached if one.vni)
+
+    def _serve(self, record: SandboxRecord, sockets: DnsSockets | None) -> None:
+        """Make the sandbox's names known, and answer its own questions."""
+        for one in record.attached:
+            if one.names:
+                self._cluster.names_of(one.network_id).set_endpoint(
+                    one.endpoint_id, NamedEndpoint(one.address, one.names))
+            if one.vni:
+                self._cluster.joined(one.network_id, record.container_id, record.dns_port)
+        if sockets:
+            self._open(record, sockets)
+        else:
+            self._resolver.change(record.container_id, self._scope(record))
+
+    def _open(self, record: SandboxRecord, sockets: DnsSockets) -> None:
+        servers = tuple(record.dns) or self._host_resolv().servers
+        if not describe.outside(record.attached):
+            servers = ()  # an internal network has no way out, for questions either
+        self._resolver.open(record.container_id, Desk(sockets, self._scope(record), servers))
+
+    # --- what the managers say (the agent's interface) ---
+
+    def set_underlay(self, address: str, port: int = 4789) -> None:
+        """The address that other hosts send this host's overlay traffic to, and the UDP port of all hosts."""
+        self._cluster.address, self._cluster.port = address, port
+
+    async def apply_cluster(
+        self, *, complete: bool = False, networks: Iterable[NetworkInfo] = (), removed_networks: Iterable[str] = (),
+        endpoints: Iterable[NetworkEndpoint] = (), removed_endpoints: Iterable[tuple[str, str]] = (),
+        services: Iterable[NetworkService] = (), removed_services: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Take in what a message of the managers says. Returns once kernel and resolver have it."""
+        await self._cluster.apply(
+            complete=complete, networks=tuple(networks), removed_networks=tuple(removed_networks),
+            endpoints=tuple(endpoints), removed_endpoints=tuple(removed_endpoints), services=tuple(services),
+            removed_services=tuple(removed_services))
+
+    def cluster_networks(self) -> list[NetworkInfo]:
+        """The networks that the managers told of."""
+        return list(self._cluster.tables.networks.values())
+
+    async def audit(self) -> int:
+        """Compare overlay entries with the kernel and mend them. Returns how many differed."""
+        return await self._cluster.audit()
 
     # --- networks of this host (the API's network routes) ---
 
@@ -261,11 +436,13 @@ class Networks:
 
     def _described(self, record: SandboxRecord, base_hosts: str = "") -> SandboxRecord:
         bridge = self._local.named(BRIDGE)
+        return describe.describe(record, self._host_resolv(), bridge.gateway if bridge else "", base_hosts)
+
+    def _host_resolv(self) -> files.Resolv:
         try:
-            host = files.parse_resolv(self._resolv_path.read_text())
+            return files.parse_resolv(self._resolv_path.read_text())
         except OSError:
-            host = files.Resolv()
-        return describe.describe(record, host, bridge.gateway if bridge else "", base_hosts)
+            return files.Resolv()
 
     def _host_hosts(self) -> str:
         try:
@@ -280,7 +457,8 @@ class Networks:
     async def _rewrite_host_table(self) -> None:
         published = [(port, end.address) for record in self._records.values()
                      if (end := describe.outside(record.attached)) for port in record.ports]
-        await self._in_thread(self._kernel.host_rules, hosttable.table(self._local.bridges(), published))
+        await self._in_thread(self._kernel.host_rules, hosttable.table(
+            self._local.bridges(), published, self._cluster.port))
 
     def _ensure_bridges(self) -> None:
         for network in self._local.bridges():
@@ -296,11 +474,28 @@ class Networks:
             self._records[container_id] = record
             for one in record.attached:
                 self._taken.setdefault(one.network_id, set()).add(one.address)
+                if one.vni and not await self._cluster.adopt(
+                        one.network_id, one.vni, container_id, Member(record.netns, record.dns_port)):
+                    log.error("a sandbox's overlay network does not stand any more", extra={
+                        "container": container_id, "network": one.network_name})
+            if own:
+                self._serve(record, await self._reopen(record))
             try:
                 self._ports.take(container_id, record.name, record.ports)
             except PortTaken as error:
                 log.warning("a published port is held by another program", extra={
                     "container": container_id, "error": str(error)})
+
+    async def _reopen(self, record: SandboxRecord) -> DnsSockets | None:
+        """The resolver's sockets again, in a sandbox of the run before."""
+        if not record.dns_port:
+            return None
+        try:
+            return await self._in_thread(self._kernel.reopen_dns, Path(record.netns), record.dns_port)
+        except OSError as error:
+            log.error("a sandbox's resolver cannot listen again", extra={
+                "container": record.container_id, "port": record.dns_port, "error": str(error)})
+            return None
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
@@ -321,3 +516,9 @@ class Networks:
         task = asyncio.ensure_future(run())
         self._turns[container_id] = task
         return await asyncio.shield(task)
+
+
+def _free_link(record: SandboxRecord) -> str:
+    """The first of eth0, eth1, … that the sandbox has not."""
+    links = {one.link for one in record.attached}
+    return next(name for number in range(len(links) + 1) if (name := f"eth{number}") not in links)

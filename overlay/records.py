@@ -74,6 +74,7 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gateway: str = ""
     host_link: str = ""
     vni: int = 0
+    mtu: int = 1500
     names: tuple[str, ...] = ()  # what other sandboxes of the network resolve to it
     request: EndpointRequest | None = None  # None: made for its own sake (the gateway bridge)
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from shoal.overlay import kernel, netlink, sandboxtable
+from shoal.overlay import conntrack, kernel, netlink, sandboxtable
+from shoal.overlay.drivers.overlay import OverlayLinks
 from shoal.overlay.files import RESOLVER
 from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
 from shoal.overlay.nft import Nft, NftError
+from shoal.overlay.plan import ForwardOp, lost_backends
 from shoal.overlay.records import LocalNetwork
 from shoal.overlay.sandboxtable import ServiceOp
 
@@ -55,6 +57,15 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, tuple[str, ...]] | None = None
 
 
+class ClusterStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What changed on one overlay network of this host. `paths`: its sandboxes."""
+
+    vni: int
+    forward: tuple[ForwardOp, ...] = ()
+    services: tuple[ServiceOp, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
 class DnsSockets(msgspec.Struct):
     """The resolver's sockets, opened inside a sandbox."""
 
@@ -76,13 +87,11 @@ class Plumber:
         self.host_nft = Nft()
         self._indexes: dict[str, int] = {}
         self._contexts: dict[str, Nft] = {}
-        self._overlays: dict[int, tuple[Rtnetlink, int]] = {}
+        self.overlays = OverlayLinks(netns_root)
 
     def close(self) -> None:
         self.rtnl.close()
-        for rtnl, _ in self._overlays.values():
-            rtnl.close()
-        self._overlays.clear()
+        self.overlays.close()
         self._contexts.clear()
 
     # --- sandboxes ---
@@ -129,15 +138,18 @@ class Plumber:
         kernel.delete_namespace(path)
 
     def extend(
-        self, path: Path, end: End, gateway: str, *, open_resolver: bool, services: Mapping[str, tuple[str, ...]],
+        self, path: Path, end: End, gateway: str, services: Mapping[str, tuple[str, ...]] | None,
     ) -> DnsSockets | None:
-        """Add a link to a sandbox that is up; with `gateway`, make that its default route."""
+        """Add a link to a sandbox that is up; with `gateway`, make that its default route.
+
+        With `services`, give it a resolver and those VIPs.
+        """
         self._link(path, [end])
         dns: DnsSockets | None = None
         try:
             with kernel.inside(path), Rtnetlink() as inner:
                 _configure(inner, [end], gateway)
-                if open_resolver:
+                if services is not None:
                     dns = open_dns()
                     context = self._contexts[str(path)] = Nft()
                     context.run(sandboxtable.table(dns.port, services))
@@ -159,14 +171,31 @@ class Plumber:
                 inner.send([netlink.new_route("default", gateway=gateway)])
 
     def change_services(self, paths: Sequence[str], ops: Sequence[ServiceOp]) -> list[str]:
-        """Carry `ops` out in each sandbox. Returns the paths where that failed: write their tables anew."""
+        """Carry `ops` out in each sandbox, and end the flows to backends that left.
+
+        Returns the paths where that failed: their tables must be written anew.
+        """
         text = sandboxtable.commands(ops)
+        lost = lost_backends(ops)
         failed = []
         for path in paths:
             try:
                 self._nft(path).run(text)
+                if lost:
+                    with kernel.inside(path):
+                        conntrack.forget(lambda flow: (flow.to, flow.by) in lost)
             except (NftError, OSError):
                 failed.append(path)
+        return failed
+
+    def change_cluster(self, steps: Sequence[ClusterStep]) -> list[str]:
+        """Carry out what a message of the managers changed, network by network. Returns failures as above."""
+        failed = []
+        for step in steps:
+            if step.forward:
+                self.overlays.forward(step.vni, step.forward)
+            if step.services:
+                failed += self.change_services(step.paths, step.services)
         return failed
 
     def rewrite_services(self, path: str, dns_port: int, services: Mapping[str, tuple[str, ...]]) -> None:
@@ -192,9 +221,7 @@ class Plumber:
             on_host: list[Message] = []
             for end in ends:
                 if end.vni:
-                    rtnl, parent = self._overlays[end.vni]
-                    rtnl.send([netlink.new_macvlan(end.link, parent=parent, namespace_fd=descriptor,
-                                                   mac=end.mac, mtu=end.mtu)])
+                    self.overlays.add_macvlan(end.vni, end.link, end.mac, end.mtu, descriptor)
                 else:
                     on_host.append(netlink.new_veth(
                         end.host_link, end.link, peer_namespace_fd=descriptor, peer_mac=end.mac,

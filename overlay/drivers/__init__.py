@@ -1,0 +1,1 @@
+"""What each kind of network needs of the kernel."""
