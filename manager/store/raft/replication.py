@@ -67,6 +67,7 @@ class Replication(Guard):
     _receiver: Receiver | None = None
     _transfers: dict[Node, Outgoing]
     _compact_now = False
+    batch_bytes = BATCH_BYTES
 
     # --- sending ---
 
@@ -105,7 +106,7 @@ class Replication(Guard):
             entry = self.log[position]
             entries.append(entry)
             size += len(entry[0]) + ENTRY_BYTES
-            if size >= BATCH_BYTES:
+            if size >= self.batch_bytes:
                 break
         return entries
 
