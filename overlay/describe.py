@@ -17,10 +17,10 @@ def dns_names(container_id: str, name: str, hostname: str, aliases: Iterable[str
     return tuple(dict.fromkeys(one for one in (name, *aliases, container_id[:SHORT_ID], hostname) if one))
 
 
-def bridge_end(attached: Attached, network: LocalNetwork) -> End:
+def bridge_end(attached: Attached, network: LocalNetwork, *, published: bool) -> End:
     return End(link=attached.link, mac=attached.mac, mtu=network.mtu,
                address=f"{attached.address}/{attached.prefix_length}", host_link=attached.host_link,
-               master=network.link, isolated=not network.icc)
+               master=network.link, isolated=not network.icc, hairpin=published)
 
 
 def overlay_end(attached: Attached) -> End:

@@ -50,7 +50,8 @@ def table(
         if network.masquerade and not network.internal:
             post.append(f"ip saddr {network.subnet} oifname != {link} masquerade")
         post.append(f"oifname {link} ip saddr 127.0.0.0/8 masquerade")
-        post.append(f"iifname {link} oifname {link} ct status dnat masquerade")
+        # No iifname here: a packet that br_netfilter translates on the bridge leaves without one.
+        post.append(f"oifname {link} ip saddr {network.subnet} ct status dnat masquerade")
         if network.internal:
             forward.append(f"iifname {link} oifname != {link} drop")
             forward.append(f"oifname {link} iifname != {link} drop")

@@ -32,7 +32,7 @@ IFLA_LINKINFO, IFLA_NET_NS_FD = 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
 IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE = 1, 4
-IFLA_BRPORT_ISOLATED = 33
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_TTL, IFLA_VXLAN_LEARNING = 1, 4, 5, 7
 IFLA_VXLAN_PROXY, IFLA_VXLAN_PORT = 11, 15
 IFF_UP = 1
@@ -161,12 +161,12 @@ def new_bridge(name: str, *, mac: str = "", mtu: int = 0) -> Message:
                    f"create bridge {name}")
 
 
-def isolate_port(name: str) -> Message:
-    """Keep bridge port `name` from reaching other isolated ports."""
-    info = _text(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(
-        IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_ISOLATED, b"\1"))
+def set_port(name: str, *, isolated: bool = False, hairpin: bool = False) -> Message:
+    """How bridge port `name` behaves: `isolated` ones do not reach each other, a `hairpin` one reaches itself."""
+    data = attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])) + attribute(IFLA_BRPORT_MODE, bytes([hairpin]))
+    info = _text(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(IFLA_INFO_SLAVE_DATA, data)
     return Message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, _link(name) + attribute(IFLA_LINKINFO, info),
-                   f"isolate bridge port {name}")
+                   f"set bridge port {name}")
 
 
 def set_link(name: str = "", *, index: int = 0, up: bool | None = None, mtu: int = 0, master: int = 0) -> Message:

@@ -136,7 +136,7 @@ class Networks:
         ports = request.ports if describe.outside(record.attached) else ()
         ports = self._ports.take(record.container_id, record.name, ports)
         record = self._described(msgspec.structs.replace(record, ports=ports))
-        ends = tuple(self._end(one) for one in record.attached)
+        ends = tuple(self._end(record, one) for one in record.attached)
         deadline = asyncio.get_running_loop().time() + _LINGER_S
         while True:
             wiring = Wiring(
@@ -181,7 +181,7 @@ class Networks:
                 await self._join(fresh, one)
                 services = None if fresh.dns_port or not describe.has_resolver([one]) else self._services(fresh)
                 sockets = await self._in_thread(
-                    self._kernel.extend, Path(record.netns), self._end(one),
+                    self._kernel.extend, Path(record.netns), self._end(record, one),
                     describe.default_gateway(fresh.attached), services)
                 if sockets:
                     fresh = msgspec.structs.replace(fresh, dns_port=sockets.port)
@@ -301,10 +301,11 @@ class Networks:
             names=names, request=request)
         return msgspec.structs.replace(record, attached=(*record.attached, attached))
 
-    def _end(self, attached: Attached) -> End:
+    def _end(self, record: SandboxRecord, attached: Attached) -> End:
         if attached.vni:
             return describe.overlay_end(attached)
-        return describe.bridge_end(attached, self._local.by_id[attached.network_id])
+        return describe.bridge_end(attached, self._local.by_id[attached.network_id],
+                                   published=bool(record.ports))
 
     async def _join(self, record: SandboxRecord, attached: Attached) -> None:
         """Make the network ready on this host, and the sandbox's names known on it."""

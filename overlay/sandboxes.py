@@ -44,6 +44,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     host_link: str = ""
     master: str = ""
     isolated: bool = False
+    hairpin: bool = False  # it reaches its own published ports
     vni: int = 0
 
 
@@ -226,8 +227,8 @@ class Plumber:
                     on_host.append(netlink.new_veth(
                         end.host_link, end.link, peer_namespace_fd=descriptor, peer_mac=end.mac,
                         mtu=end.mtu, master=self.index(end.master)))
-                    if end.isolated:
-                        on_host.append(netlink.isolate_port(end.host_link))
+                    if end.isolated or end.hairpin:
+                        on_host.append(netlink.set_port(end.host_link, isolated=end.isolated, hairpin=end.hairpin))
             if on_host:
                 self.rtnl.send(on_host)
         finally:

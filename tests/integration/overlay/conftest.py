@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from shoal.api.messages import NetworkEndpoint, NetworkInfo, NetworkService
 from shoal.api.sandbox import EndpointRequest, Sandbox, SandboxRequest
 from shoal.overlay import kernel

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 from dnslib import DNSRecord
+
 from shoal.api.sandbox import EndpointRequest, PublishedPort
 from shoal.overlay import kernel
 from shoal.overlay.records import LocalNetworkSpec
@@ -117,10 +118,9 @@ def test_user_defined_bridge_has_names(hosts):
     server = Echo(a.netns, 80, "a")
     try:
         assert greet(b.netns, "172.18.0.2", 80).startswith("a ")
-        with pytest.raises(OSError):
-            with socket_in(c.netns) as client:
-                client.settimeout(0.5)
-                client.connect(("172.18.0.2", 80))
+        with pytest.raises(OSError), socket_in(c.netns) as client:
+            client.settimeout(0.5)
+            client.connect(("172.18.0.2", 80))
     finally:
         server.close()
     with pytest.raises(Refused, match="has active endpoints"):
