@@ -224,10 +224,12 @@ class ServiceDecider:
         if needs.wake_at is not None:
             self._wake(needs.wake_at, service.id, key)
         rollout = self._rollouts.get(service.id)
-        if rollout is None and needs.outdated:
+        if rollout is None and (needs.outdated or (needs.replacing and update.is_under_way(service))):
             rollout = self._rollouts[service.id] = update.Rollout(update.config_of(service))
         if rollout is not None:
             rollout.mark(key, needs.outdated)
+            if needs.replacing:
+                rollout.started(key, needs.replacing)  # perhaps by the last leader: it takes a place all the same
             self._rolling[service.id] = None
 
     def settle_slot(
@@ -282,9 +284,10 @@ class ServiceDecider:
             turn.add((update.begin(service),), f"update of {service.spec.name} begins")
             return  # the next turn reads it and starts the first slots
         self._start_slots(service, rollout, turn)
-        if update.is_under_way(service) and rollout.is_done(turn.now):
+        if rollout.is_done(turn.now):
             del self._rollouts[service.id]
-            turn.add((update.complete(service),), f"update of {service.spec.name} completed")
+            if update.is_under_way(service):
+                turn.add((update.complete(service),), f"update of {service.spec.name} completed")
             return
         wake_at = rollout.wake_at(turn.now)
         if wake_at is not None:

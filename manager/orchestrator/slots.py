@@ -21,6 +21,7 @@ from shoal.manager.orchestrator.tasks import (
     ended_by_itself,
     is_live,
     is_outdated,
+    is_over,
     new_task,
     node_invalid,
     stands_aside,
@@ -135,6 +136,7 @@ class SlotNeeds(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     restarted: Task | None = None  # ended by itself, and is being tried again
     outdated: bool = False  # it follows an old specification: to be replaced when the update says so
+    replacing: str = ""  # the task that takes over from one that is not over yet
     wake_at: float | None = None  # look again then, though nothing happened
 
 
@@ -178,7 +180,10 @@ def settle(key: SlotKey, tasks: list[Task], at: Situation) -> SlotNeeds:
         needs = _thin_out(keeper, live, at)
         if needs.changes:
             return needs
-    return _promote(key, keeper, tasks, at)
+    needs = _promote(key, keeper, tasks, at)
+    if needs.outdated or keeper.status.state >= TaskState.RUNNING or all(is_over(task) for task in tasks[:-1]):
+        return needs
+    return msgspec.structs.replace(needs, replacing=keeper.id)
 
 
 def _fill(key: SlotKey, tasks: list[Task], at: Situation, reason: str = "fills") -> SlotNeeds:

@@ -107,7 +107,9 @@ class Rollout:
         self.outdated.pop(key, None)
 
     def started(self, key: SlotKey, task_id: str) -> None:
-        """A slot's replacement was created."""
+        """A slot's replacement was created. Told again, it changes nothing."""
+        if task_id in self._started:
+            return
         self.outdated.pop(key, None)
         self._attempted.add(key)
         self._places[task_id] = None

@@ -7,6 +7,7 @@ decider sees its events, decides, and has its changes applied. Time is a number.
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from shoal.api.objects import Cluster, JoinTokens, Node, NodeDescription, NodeStatus, RootCA, Service, Task, TaskStatus
@@ -50,6 +51,7 @@ class ControlPlane:
         self.deciders = deciders(minter()) if mine is None else mine
         self.after_commit: list[Callable[[State], None]] = []
         self.largest_decision = 0
+        self.last: deque[str] = deque(maxlen=12)  # decisions, for whoever has to find out why
         self._pending: dict[int, list[Event]] = {}
         self.load()
 
@@ -90,6 +92,7 @@ class ControlPlane:
         self.largest_decision = max(self.largest_decision, len(decision.changes))
         if not decision:
             return False
+        self.last.append(f"{self.now:.3f} {decider.name}: {decision.reasons or decision.changes}")
         outcome = self.commit(*decision.changes)
         if outcome.refusals:
             decider.refused([(decision.changes[refusal.position], refusal) for refusal in outcome.refusals])
@@ -102,14 +105,15 @@ class ControlPlane:
         deadlines = (decider.deadline(self.now) for decider in self.deciders)
         return any(deadline is not None and deadline <= self.now for deadline in deadlines)
 
-    def settle(self, turns: int = 10_000) -> None:
+    def settle(self, turns: int = 3000) -> None:
         """Let all decide until none has anything left to do."""
         for _ in range(turns):
             for position in range(len(self.deciders)):
                 self.turn(position)
             if not self.busy():
                 return
-        raise AssertionError("the deciders never come to rest")
+        busy = [each.name for each in self.deciders if (at := each.deadline(self.now)) is not None and at <= self.now]
+        raise AssertionError(f"the deciders never come to rest; busy: {busy}; last:\n" + "\n".join(self.last))
 
     def next_deadline(self) -> float | None:
         deadlines = [decider.deadline(self.now) for decider in self.deciders]
