@@ -17,6 +17,7 @@ import aiohttp
 
 from shoal.api.ids import new_swarm_id
 from shoal.manager.store.changes import Command, Outcome
+from shoal.manager.store.memory import Watch
 from shoal.manager.store.state import State
 
 
@@ -25,6 +26,9 @@ class ControlStore(Protocol):
 
     def view(self) -> State:
         """The newest state applied here."""
+
+    def watch(self) -> Watch:
+        """What changes from now on; see `store.memory.Watch`."""
 
     async def submit(self, command: Command) -> Outcome:
         """Commit one command, apply it here, and return what became of it.
@@ -37,7 +41,12 @@ class ControlStore(Protocol):
 
 
 class Membership(Protocol):
-    """Raft's members, named by the nodes they run on."""
+    """Raft's members, named by the nodes they run on.
+
+    Handlers only ask. Whoever wires the process keeps Raft in step with what they store: a member
+    whose node's `spec.role` is worker, or that has no node any more, is taken out of Raft (after
+    leadership has moved on, where it is the leader).
+    """
 
     def leader_node_id(self) -> str:
         """The leader's node id; "" while there is none."""
@@ -47,12 +56,6 @@ class Membership(Protocol):
 
     def reachable(self, node_id: str) -> bool:
         """Whether the leader has heard of that member within the last election timeout or so."""
-
-    async def remove(self, node_id: str) -> None:
-        """Take a node out of Raft: committed when this returns. No error where it is no member.
-
-        Raises Conflict where the others would be no quorum.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,7 @@ class ControlContext:
     membership: Membership
     host_session: Callable[[], aiohttp.ClientSession]
     host_port: int = 7946
+    host_scheme: str = "https"
     now: Callable[[], float] = time.time
     mint_id: Callable[[], str] = new_swarm_id
     mint_request_id: Callable[[], str] = field(default=lambda: secrets.token_hex(16))

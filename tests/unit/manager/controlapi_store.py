@@ -18,7 +18,7 @@ from shoal.manager.ca.issue import new_root
 from shoal.manager.ca.tokens import new_tokens
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.store.changes import AnyChange, Command, Create, Outcome, encode_command
-from shoal.manager.store.memory import MemoryStore
+from shoal.manager.store.memory import MemoryStore, Watch
 from shoal.manager.store.state import State
 
 MANAGER, WORKER = "m" * 25, "w" * 25
@@ -37,6 +37,9 @@ class ImmediateStore:
 
     def view(self) -> State:
         return self.memory.view()
+
+    def watch(self) -> Watch:
+        return self.memory.watch()
 
     async def read_barrier(self) -> None:
         pass
@@ -71,10 +74,6 @@ class FixedMembership:
 
     def reachable(self, node_id: str) -> bool:
         return node_id not in self.unreachable
-
-    async def remove(self, node_id: str) -> None:
-        if node_id in self.members:
-            self.members.remove(node_id)
 
 
 def node(node_id: str, role: Role = Role.WORKER, **fields: Any) -> Node:

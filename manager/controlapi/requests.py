@@ -1,0 +1,109 @@
+"""What a request carries: body, flags, numbers, filters, the client's API version. And the form of answers."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from shoal.api.errors import InvalidArgument
+from shoal.api.wire import decode
+
+VERSION = "X-Shoal-Api-Version"
+NODE_ID = "X-Shoal-Node-Id"
+"""The node whose daemon was asked: what "self" means."""
+
+NEWEST = (1, 50)
+MAX_BODY_BYTES = 4 << 20
+
+T = TypeVar("T")
+Filters = dict[str, list[str]]
+
+
+def version_of(request: web.Request) -> tuple[int, int]:
+    """The API version that the client speaks. Raises InvalidArgument where the header makes no sense."""
+    text = request.headers.get(VERSION, "")
+    if not text:
+        return NEWEST
+    major, dot, minor = text.partition(".")
+    if not dot or not (major + minor).isascii() or not (major.isdigit() and minor.isdigit()):
+        raise InvalidArgument(f"invalid API version {text!r}")
+    return int(major), int(minor)
+
+
+async def body(request: web.Request, kind: type[T]) -> T:
+    """The JSON body as `kind`. Raises InvalidArgument also for keys that would mean something and are not known."""
+    raw = await request.read()
+    if not raw.strip():
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    if request.headers.get("Content-Type") and request.content_type != "application/json":
+        raise InvalidArgument(f"unsupported Content-Type header ({request.content_type}): must be 'application/json'")
+    unknown: list[str] = []
+    value = decode(raw, kind, unknown)
+    if unknown:
+        raise InvalidArgument(f"unknown field {unknown[0]}: it would be lost; take it out of the request")
+    return value
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """A boolean of the query, as Docker reads it: anything but "", 0, no, false and none is true."""
+    return request.query.get(name, "").strip().lower() not in ("", "0", "no", "false", "none")
+
+
+def object_version(request: web.Request) -> int:
+    """The `version` of the query. Raises InvalidArgument where it is missing or no number."""
+    text = request.query.get("version", "")
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise InvalidArgument(f"invalid version {text!r}: it has to be the object's Version.Index")
+    return int(text)
+
+
+def filters(request: web.Request, allowed: frozenset[str]) -> Filters:
+    """The `filters` of the query: {"label": ["a=b"]}, or the old form {"label": {"a=b": true}}.
+
+    Raises InvalidArgument for what is neither, and for a key that is not `allowed`.
+    """
+    raw = request.query.get("filters", "")
+    if not raw:
+        return {}
+    try:
+        parsed = msgspec.json.decode(raw, type=dict[str, list[str] | dict[str, bool]])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidArgument(f"invalid filter: {error}") from error
+    found: Filters = {}
+    for key, values in parsed.items():
+        if key not in allowed:
+            raise InvalidArgument(f"invalid filter '{key}'")
+        found[key] = [value for value, on in values.items() if on] if isinstance(values, dict) else values
+    return found
+
+
+def labels_match(wanted: Iterable[str], labels: Mapping[str, str]) -> bool:
+    """Whether `labels` has each of `wanted`, "key" or "key=value"."""
+    for each in wanted:
+        key, equals, value = each.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+def prefix_match(wanted: Iterable[str], *texts: str) -> bool:
+    """Whether one of `texts` begins with one of `wanted`; everything matches where nothing is wanted."""
+    prefixes = tuple(wanted)
+    return not prefixes or any(text.startswith(prefixes) for text in texts)
+
+
+def reply(value: Any, status: int = 200) -> web.Response:
+    """`value` as a JSON answer."""
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since the epoch as the API writes times; 0 is the API's own zero."""
+    if seconds <= 0:
+        return "0001-01-01T00:00:00Z"
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond:06d}000Z"

@@ -1,0 +1,212 @@
+"""/services: create, list, inspect, update, rollback, remove. Logs are in `logs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from shoal.api.errors import InvalidArgument, NotFound, NotImplementedHere
+from shoal.api.objects import Endpoint, Network, Service, UpdateStatus
+from shoal.api.specs import NetworkAttachmentSpec, ServiceSpec
+from shoal.api.states import TaskState
+from shoal.manager.controlapi.context import ControlContext
+from shoal.manager.controlapi.errors import invalid, name_taken, out_of_sequence, precondition
+from shoal.manager.controlapi.lookups import find_network, find_service
+from shoal.manager.controlapi.names import fresh_name
+from shoal.manager.controlapi.requests import (
+    Filters,
+    body,
+    filters,
+    flag,
+    labels_match,
+    object_version,
+    prefix_match,
+    reply,
+    version_of,
+)
+from shoal.manager.controlapi.wire_service import ServiceSpecWire, service_json, service_spec
+from shoal.manager.controlapi.writes import applied_before, change, id_for, request_id_of
+from shoal.manager.store.changes import Create, Delete, Update
+from shoal.manager.store.state import State
+
+_FILTERS = frozenset({"id", "name", "label", "mode", "runtime"})
+_MODES = ("replicated", "global", "replicated-job", "global-job")
+
+
+class ServiceRoutes:
+    def __init__(self, context: ControlContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/services", self.list),
+            web.post("/services/create", self.create),
+            web.get("/services/{id}", self.inspect),
+            web.delete("/services/{id}", self.remove),
+            web.post("/services/{id}/update", self.update),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        context, request_id = self._context, request_id_of(self._context, request)
+        wire = await body(request, ServiceSpecWire)
+        service_id = id_for(request_id)
+        if not wire.name:
+            view = context.store.view()
+            wire = msgspec.structs.replace(wire, name=fresh_name(lambda name: view.named("service", name) is not None))
+        spec = service_spec(wire, version_of(request))
+
+        def decide(view: State) -> Sequence[Create]:
+            if view.named("service", spec.name) is not None:
+                raise name_taken("service", spec.name)
+            resolved = with_network_ids(spec, view)
+            return [Create(record=Service(id=service_id, spec=resolved, endpoint=_endpoint(resolved)))]
+
+        if not applied_before(context, request_id):
+            await change(context, decide, request_id)
+        return reply({"ID": service_id, "Warnings": None}, 201)
+
+    async def list(self, request: web.Request) -> web.Response:
+        wanted = filters(request, _FILTERS)
+        for mode in wanted.get("mode", []):
+            if mode not in _MODES:
+                raise InvalidArgument(f"invalid filter 'mode={mode}'")
+        with_status = flag(request, "status") and version_of(request) >= (1, 41)
+        await self._context.store.read_barrier()
+        view = self._context.store.view()
+        found = sorted((each for each in view.services.values() if _matches(each, wanted)), key=lambda each: each.id)
+        return reply([service_json(each, task_counts(view, each) if with_status else None) for each in found])
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        await self._context.store.read_barrier()
+        service = find_service(self._context.store.view(), request.match_info["id"])
+        return reply(service_json(service, insert_defaults=flag(request, "insertDefaults")))
+
+    async def remove(self, request: web.Request) -> web.Response:
+        context, request_id = self._context, request_id_of(self._context, request)
+
+        def decide(view: State) -> Sequence[Delete]:
+            return [Delete(table="service", id=find_service(view, request.match_info["id"]).id)]
+
+        if not applied_before(context, request_id):
+            await change(context, decide, request_id)
+        return web.Response()
+
+    async def update(self, request: web.Request) -> web.Response:
+        context, request_id = self._context, request_id_of(self._context, request)
+        version, rollback = object_version(request), request.query.get("rollback", "")
+        if rollback not in ("", "previous"):
+            raise invalid(f'unrecognized rollback option "{rollback}"')
+        auth_from = request.query.get("registryAuthFrom", "")
+        if auth_from not in ("", "spec", "previous-spec"):
+            raise invalid(f'unsupported registryAuthFrom "{auth_from}"')
+        wire = await body(request, ServiceSpecWire)
+        spec = None if rollback else service_spec(wire, version_of(request))
+
+        def decide(view: State) -> Sequence[Update]:
+            current = find_service(view, request.match_info["id"])
+            if current.meta.version != version:
+                raise out_of_sequence()
+            record = rolled_back(current, context.now()) if spec is None else updated(current, spec, view)
+            return [Update(record=record, wanted=True)]
+
+        if not applied_before(context, request_id):
+            await change(context, decide, request_id)
+        return reply({"Warnings": None})
+
+
+def updated(current: Service, spec: ServiceSpec, view: State) -> Service:
+    """The service with a new specification. Raises what a client is told where that cannot be."""
+    if spec.name != current.spec.name:
+        raise NotImplementedHere("rpc error: code = Unimplemented desc = renaming services is not supported")
+    if spec.mode.kind != current.spec.mode.kind:
+        raise NotImplementedHere("rpc error: code = Unimplemented desc = service mode change is not allowed")
+    resolved = with_network_ids(spec, view)
+    return _replaced(current, resolved, None)
+
+
+def rolled_back(current: Service, now: float) -> Service:
+    """The service with its previous specification. Raises InvalidArgument where it has none."""
+    if current.previous_spec is None:
+        raise precondition(f"service {current.id} does not have a previous spec")
+    status = UpdateStatus(state="rollback_started", message="manually requested rollback", started_at=now)
+    return _replaced(current, current.previous_spec, status)
+
+
+def _replaced(current: Service, spec: ServiceSpec, status: UpdateStatus | None) -> Service:
+    changes_tasks = spec.task != current.spec.task or spec.endpoint != current.spec.endpoint
+    return msgspec.structs.replace(
+        current,
+        spec=spec,
+        previous_spec=current.spec,
+        # Grows with every update: it names the task part's version, the exact index does not matter.
+        spec_version=current.meta.revision if changes_tasks else current.spec_version,
+        update_status=status,
+    )
+
+
+def with_network_ids(spec: ServiceSpec, view: State) -> ServiceSpec:
+    """The specification with each network by its id. Raises NotFound, and InvalidArgument for two of the same."""
+    if not spec.task.networks:
+        return spec
+    networks: list[NetworkAttachmentSpec] = []
+    for attachment in spec.task.networks:
+        network = _swarm_network(attachment.target, view)
+        if any(each.target == network.id for each in networks):
+            raise invalid(f"Networks: {network.spec.name} is named twice")
+        networks.append(msgspec.structs.replace(attachment, target=network.id))
+    task = msgspec.structs.replace(spec.task, networks=tuple(networks))
+    return msgspec.structs.replace(spec, task=task)
+
+
+def task_counts(view: State, service: Service) -> dict[str, int]:
+    """The `ServiceStatus` of the API."""
+    running = wanted = completed = 0
+    for task in view.service_tasks(service.id):
+        running += task.status.state == TaskState.RUNNING and task.desired <= TaskState.RUNNING
+        wanted += task.desired <= TaskState.RUNNING
+        completed += task.status.state == TaskState.COMPLETE
+    is_global = service.spec.mode.kind == "global"
+    return {
+        "RunningTasks": running,
+        "DesiredTasks": wanted if is_global else service.spec.mode.replicas,
+        "CompletedTasks": 0 if service.spec.mode.kind in ("replicated", "global") else completed,
+    }
+
+
+def _swarm_network(target: str, view: State) -> Network:
+    try:
+        network = find_network(view, target)
+    except NotFound:
+        if target in ("bridge", "host", "none"):
+            raise invalid(
+                f"network {target} cannot be used with services. Only networks scoped to the swarm can be used, "
+                "such as those created with the overlay driver."
+            ) from None
+        raise
+    if network.spec.ingress:
+        raise invalid(f"Service cannot be explicitly attached to the ingress network {network.spec.name}")
+    return network
+
+
+def _endpoint(spec: ServiceSpec) -> Endpoint:
+    return Endpoint(mode=spec.endpoint.mode)
+
+
+def _matches(service: Service, wanted: Filters) -> bool:
+    runtimes, modes = wanted.get("runtime"), wanted.get("mode")
+    return (
+        prefix_match(wanted.get("id", ()), service.id)
+        and prefix_match(wanted.get("name", ()), service.spec.name)
+        and labels_match(wanted.get("label", ()), service.spec.labels)
+        and (not modes or service.spec.mode.kind in modes)
+        and (not runtimes or "container" in runtimes)
+    )
+
+
+def counts_of(view: State) -> dict[str, Any]:
+    """Nodes and managers, as /info counts them."""
+    managers = sum(1 for node in view.nodes.values() if node.manager is not None)
+    return {"Nodes": len(view.nodes), "Managers": managers}

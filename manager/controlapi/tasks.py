@@ -1,0 +1,79 @@
+"""/tasks: list and inspect. Logs are in `logs`."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from shoal.api.errors import InvalidArgument
+from shoal.api.objects import Task
+from shoal.api.states import TaskState
+from shoal.manager.controlapi.context import ControlContext
+from shoal.manager.controlapi.lookups import find_node, find_service, find_task
+from shoal.manager.controlapi.requests import NODE_ID, Filters, filters, labels_match, prefix_match, reply
+from shoal.manager.controlapi.wire_task import task_json
+from shoal.manager.store.state import State
+
+_FILTERS = frozenset({"id", "name", "label", "node", "service", "desired-state", "runtime", "_up-to-date"})
+
+
+class TaskRoutes:
+    def __init__(self, context: ControlContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/tasks", self.list), web.get("/tasks/{id}", self.inspect)]
+
+    async def list(self, request: web.Request) -> web.Response:
+        wanted = filters(request, _FILTERS)
+        await self._context.store.read_barrier()
+        view = self._context.store.view()
+        found = select(view, wanted, request.headers.get(NODE_ID, self._context.node_id))
+        return reply([task_json(task, view.networks) for task in found])
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        await self._context.store.read_barrier()
+        view = self._context.store.view()
+        return reply(task_json(find_task(view, request.match_info["id"]), view.networks))
+
+
+def select(view: State, wanted: Filters, self_id: str) -> list[Task]:
+    """The tasks that filters let through, by id.
+
+    Raises NotFound for a node or service that is not there, InvalidArgument for an unknown state.
+    """
+    desired = [_state(word) for word in wanted.get("desired-state", ())]
+    services = {find_service(view, each).id for each in wanted.get("service", ())}
+    nodes = {find_node(view, each, self_id).id for each in wanted.get("node", ())}
+    runtimes = wanted.get("runtime")
+    up_to_date = "_up-to-date" in wanted
+    candidates = [task for each in services for task in view.service_tasks(each)] if services else view.tasks.values()
+    found = [
+        task
+        for task in candidates
+        if (not desired or task.desired in desired)
+        and (not nodes or task.node_id in nodes)
+        and prefix_match(wanted.get("id", ()), task.id)
+        and prefix_match(wanted.get("name", ()), task.name)
+        and (not runtimes or ("container" if task.spec.container is not None else "attachment") in runtimes)
+        and ("label" not in wanted or labels_match(wanted["label"], _labels(view, task)))
+        and (not up_to_date or _is_up_to_date(view, task))
+    ]
+    return sorted(found, key=lambda task: task.id)
+
+
+def _state(word: str) -> TaskState:
+    state = TaskState.__members__.get(word.upper())
+    if state is None:
+        raise InvalidArgument(f"Invalid desired_state filter: '{word}'")
+    return state
+
+
+def _labels(view: State, task: Task) -> dict[str, str]:
+    """A task has its service's labels; `docker stack ps` selects by them."""
+    service = view.services.get(task.service_id)
+    return service.spec.labels if service is not None else {}
+
+
+def _is_up_to_date(view: State, task: Task) -> bool:
+    service = view.services.get(task.service_id)
+    return service is not None and task.spec_version == service.spec_version
