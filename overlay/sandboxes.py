@@ -30,8 +30,9 @@ _SYSCTLS = {
     "net.ipv4.ping_group_range": "0 2147483647",
 }
 
-_KEPT_CONTEXTS = 256
-"""libnftables contexts kept open (120 KiB each); beyond it they are opened for each change."""
+
+_KEPT_CONTEXTS = 128
+"""libnftables contexts kept open for sandboxes (170 KiB each); beyond it one is opened for each change."""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +88,8 @@ class Plumber:
         self.rtnl = Rtnetlink()
         self.host_nft = Nft()
         self._indexes: dict[str, int] = {}
-        self._contexts: dict[str, Nft] = {}
         self.overlays = OverlayLinks(netns_root)
+        self._contexts: dict[str, Nft] = {}
 
     def close(self) -> None:
         self.rtnl.close()
@@ -108,8 +109,7 @@ class Plumber:
                 kernel.write_sysctls(_SYSCTLS)
                 if wiring.services is not None:
                     dns = open_dns()
-                    context = self._contexts[wiring.path] = Nft()
-                    context.run(sandboxtable.table(dns.port, wiring.services))
+                    self._nft(wiring.path).run(sandboxtable.rules(dns.port, wiring.services))
             with inner:
                 if wiring.ends:
                     self._link(path, wiring.ends)
@@ -132,10 +132,10 @@ class Plumber:
         Deleting a link oneself takes 20 ms, holding a lock that all others need;
         the kernel clears namespaces several at a time, in the background.
         """
-        self._contexts.pop(str(path), None)
         if host_rules:
             with contextlib.suppress(NftError):  # the table was written anew without them
                 self.host_nft.run(host_rules)
+        self._contexts.pop(str(path), None)
         kernel.delete_namespace(path)
 
     def extend(
@@ -152,8 +152,7 @@ class Plumber:
                 _configure(inner, [end], gateway)
                 if services is not None:
                     dns = open_dns()
-                    context = self._contexts[str(path)] = Nft()
-                    context.run(sandboxtable.table(dns.port, services))
+                    self._nft(str(path)).run(sandboxtable.rules(dns.port, services))
         except BaseException:
             if dns:
                 dns.close()
@@ -181,9 +180,9 @@ class Plumber:
         failed = []
         for path in paths:
             try:
-                self._nft(path).run(text)
-                if lost:
-                    with kernel.inside(path):
+                with kernel.inside(path):
+                    self._nft(path).run(text)
+                    if lost:
                         conntrack.forget(lambda flow: (flow.to, flow.by) in lost)
             except (NftError, OSError):
                 failed.append(path)
@@ -200,13 +199,14 @@ class Plumber:
         return failed
 
     def rewrite_services(self, path: str, dns_port: int, services: Mapping[str, tuple[str, ...]]) -> None:
-        self._nft(path).run(sandboxtable.table(dns_port, services))
+        with kernel.inside(path):
+            self._nft(path).run(sandboxtable.table(dns_port, services))
 
     def _nft(self, path: str) -> Nft:
+        """The context of the sandbox at `path`, which the calling thread is in."""
         context = self._contexts.get(path)
         if context is None:
-            with kernel.inside(path):
-                context = Nft()
+            context = Nft()
             if len(self._contexts) < _KEPT_CONTEXTS:
                 self._contexts[path] = context
         return context

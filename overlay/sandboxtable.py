@@ -82,7 +82,12 @@ def commands(ops: Iterable[ServiceOp]) -> str:
 
 def table(dns_port: int, services: Mapping[str, tuple[str, ...]]) -> str:
     """The whole table, replacing what stands there, as one transaction."""
-    return f"""{EMPTY}table inet {TABLE} {{
+    return EMPTY + rules(dns_port, services)
+
+
+def rules(dns_port: int, services: Mapping[str, tuple[str, ...]]) -> str:
+    """The whole table, for a namespace that has none yet."""
+    return f"""table inet {TABLE} {{
   map vips {{ type ipv4_addr : verdict; }}
   set dead {{ type ipv4_addr; }}
   chain out {{
