@@ -21,7 +21,6 @@ from shoal.manager.orchestrator.tasks import (
     ended_by_itself,
     is_live,
     is_outdated,
-    is_over,
     new_task,
     node_invalid,
     stands_aside,
@@ -136,7 +135,7 @@ class SlotNeeds(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     restarted: Task | None = None  # ended by itself, and is being tried again
     outdated: bool = False  # it follows an old specification: to be replaced when the update says so
-    replacing: str = ""  # the task that takes over from one that is not over yet
+    replacing: str = ""  # the task that is on its way to take over from one with an old specification
     wake_at: float | None = None  # look again then, though nothing happened
 
 
@@ -181,9 +180,16 @@ def settle(key: SlotKey, tasks: list[Task], at: Situation) -> SlotNeeds:
         if needs.changes:
             return needs
     needs = _promote(key, keeper, tasks, at)
-    if needs.outdated or keeper.status.state >= TaskState.RUNNING or all(is_over(task) for task in tasks[:-1]):
+    if needs.outdated or not _replaces(keeper, tasks, at):
         return needs
     return msgspec.structs.replace(needs, replacing=keeper.id)
+
+
+def _replaces(keeper: Task, tasks: list[Task], at: Situation) -> bool:
+    """Whether a task is on its way to take over from one with an old specification."""
+    if keeper.status.state >= TaskState.RUNNING or keeper.restart_count or keeper is not tasks[-1] or len(tasks) < 2:
+        return False
+    return _outdated(tasks[-2], at)
 
 
 def _fill(key: SlotKey, tasks: list[Task], at: Situation, reason: str = "fills") -> SlotNeeds:

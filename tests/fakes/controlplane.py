@@ -25,10 +25,10 @@ from shoal.api.specs import (
     UpdateConfig,
 )
 from shoal.api.states import NodeState, TaskState
-from shoal.manager.controlloop import Decider
+from shoal.manager.controlloop import Decider, Decision
 from shoal.manager.deciders import deciders
 from shoal.manager.store.apply import Event, apply
-from shoal.manager.store.changes import AnyChange, Command, Create, Delete, Outcome, SetTaskStatus, Update
+from shoal.manager.store.changes import AnyChange, Command, Create, Delete, Outcome, SetTaskStatus, TakeOffice, Update
 from shoal.manager.store.state import State
 
 LIMIT = 200
@@ -52,7 +52,9 @@ class ControlPlane:
         self.after_commit: list[Callable[[State], None]] = []
         self.largest_decision = 0
         self.last: deque[str] = deque(maxlen=12)  # decisions, for whoever has to find out why
+        self.term = 1
         self._pending: dict[int, list[Event]] = {}
+        self._proposed: dict[int, Decision] = {}
         self.load()
 
     def load(self) -> None:
@@ -60,15 +62,23 @@ class ControlPlane:
         for decider in self.deciders:
             decider.load(self.state, self.now)
         self._pending = {position: [] for position in range(len(self.deciders))}
+        self._proposed = {}
 
     def new_leader(self, fresh: list[Decider]) -> None:
+        """Another manager takes over: what the last one had in flight is refused, should it still be committed."""
+        late = list(self._proposed.values())
+        self.term += 1
+        self.commit(TakeOffice(term=self.term))
         self.deciders = fresh
         self.load()
+        for decision in late:
+            outcome = self.commit(*decision.changes, term=self.term - 1)
+            assert len(outcome.refusals) == len(decision.changes), "a deposed leader's command was applied"
 
-    def commit(self, *changes: AnyChange) -> Outcome:
+    def commit(self, *changes: AnyChange, term: int = 0) -> Outcome:
         """One command through `apply`; everybody gets its events."""
         self.index += 1
-        command = Command(request_id=f"r{self.index}", changes=changes, at=1000.0 + self.now)
+        command = Command(request_id=f"r{self.index}", changes=changes, at=1000.0 + self.now, term=term)
         applied = apply(self.state, self.index, command)
         self.state = applied.state
         for events in self._pending.values():
@@ -82,8 +92,10 @@ class ControlPlane:
         refusals = self.commit(*changes).refusals
         assert not refusals, refusals
 
-    def turn(self, position: int) -> bool:
-        """One turn of one decider; whether it changed anything."""
+    def decide(self, position: int) -> bool:
+        """One decider reads its events and decides; whether it proposed anything. It lands later, perhaps refused."""
+        if position in self._proposed:
+            return False  # a loop waits for its own commit
         decider = self.deciders[position]
         events, self._pending[position] = self._pending[position], []
         if events:
@@ -93,14 +105,31 @@ class ControlPlane:
         if not decision:
             return False
         self.last.append(f"{self.now:.3f} {decider.name}: {decision.reasons or decision.changes}")
-        outcome = self.commit(*decision.changes)
-        if outcome.refusals:
-            decider.refused([(decision.changes[refusal.position], refusal) for refusal in outcome.refusals])
+        self._proposed[position] = decision
         return True
+
+    def land(self, position: int) -> None:
+        """What a decider proposed is committed."""
+        decision = self._proposed.pop(position, None)
+        if decision is None:
+            return
+        outcome = self.commit(*decision.changes, term=self.term)
+        if outcome.refusals:
+            refused = [(decision.changes[refusal.position], refusal) for refusal in outcome.refusals]
+            self.deciders[position].refused(refused)
+
+    def turn(self, position: int) -> bool:
+        """One turn of one decider, committed at once; whether it changed anything."""
+        if position in self._proposed:
+            self.land(position)
+            return True
+        decided = self.decide(position)
+        self.land(position)
+        return decided
 
     def busy(self) -> bool:
         """Whether some decider has something to do although nothing more happens."""
-        if any(self._pending.values()):
+        if any(self._pending.values()) or self._proposed:
             return True
         deadlines = (decider.deadline(self.now) for decider in self.deciders)
         return any(deadline is not None and deadline <= self.now for deadline in deadlines)

@@ -143,7 +143,21 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(position=st.integers(0, 6))
     def one_turn(self, position) -> None:
-        self.control.turn(position % len(self.control.deciders))
+        self.control.turn(position)
+
+    @rule(position=st.integers(0, 6))
+    def one_decides(self, position) -> None:
+        """And others get in between before it is committed."""
+        self.control.decide(position)
+
+    @rule(position=st.integers(0, 6))
+    def one_lands(self, position) -> None:
+        self.control.land(position)
+
+    @rule()
+    def all_decide_on_one_view(self) -> None:
+        for position in range(len(self.control.deciders)):
+            self.control.decide(position)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 10.0]))
     def time_goes_by(self, seconds) -> None:
@@ -179,6 +193,14 @@ class Cluster(RuleBasedStateMachine):
         for _ in range(40):
             self.control.converge()
             self.control.advance(2.0)
+        tasks, services = self.control.state.tasks, self.control.state.services
+        self.control.new_leader(deciders(self.mint))
+        self.control.converge()
+        now = self.control.state
+        changed = [now.tasks.get(key) or tasks[key] for key in {*now.tasks, *tasks} if now.tasks.get(key) != tasks.get(key)]
+        assert not changed, f"a leader with fresh eyes saw work that the old one had missed: {self.control.last}"
+        for key, stored in services.items():
+            assert (now.services[key].spec, now.services[key].endpoint) == (stored.spec, stored.endpoint)
         for stored in self.control.state.services.values():
             self._converged(stored)
         for task in self.control.state.tasks.values():
@@ -204,7 +226,7 @@ class Cluster(RuleBasedStateMachine):
 
 
 Cluster.TestCase.settings = settings(
-    max_examples=int(os.environ.get("FUZZ_RUNS", "60")),
+    max_examples=int(os.environ.get("FUZZ_RUNS", "300")),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
