@@ -17,6 +17,7 @@ from shoal.api.states import NodeState, Role
 from shoal.manager.ca.issue import new_root
 from shoal.manager.ca.tokens import new_tokens
 from shoal.manager.controlapi.context import ControlContext
+from shoal.manager.controlapi.requests import MAX_BODY_BYTES
 from shoal.manager.store.changes import AnyChange, Command, Create, Outcome, encode_command
 from shoal.manager.store.memory import MemoryStore, Watch
 from shoal.manager.store.state import State
@@ -110,7 +111,7 @@ class Swarm:
 
 @asynccontextmanager
 async def client_of(routes: list[web.RouteDef], *middlewares: Any) -> Any:
-    app = web.Application(middlewares=middlewares)
+    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
     app.add_routes(routes)
     async with TestClient(TestServer(app)) as client:
         yield client

@@ -17,7 +17,8 @@ DAY_NS = 24 * 3600 * SECOND_NS
 
 
 def certificate(role=Role.WORKER, lifetime_ns=90 * DAY_NS, now=NOW):
-    pem = issue(ROOT, new_request(new_key()), node_id="n1", role=role, cluster_id="c1", lifetime_ns=lifetime_ns, now=now)
+    request = new_request(new_key())
+    pem = issue(ROOT, request, node_id="n1", role=role, cluster_id="c1", lifetime_ns=lifetime_ns, now=now)
     return x509.load_pem_x509_certificate(pem.encode())
 
 
