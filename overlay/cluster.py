@@ -19,6 +19,7 @@ class Told(msgspec.Struct, frozen=True):
     networks: list[NetworkInfo] = []
     endpoints: list[NetworkEndpoint] = []
     services: list[NetworkService] = []
+    address: str = ""  # this host's on the underlay
 
 
 class Changes(msgspec.Struct):
@@ -41,10 +42,10 @@ class Cluster:
         if told is not None:
             self.apply(complete=True, networks=told.networks, endpoints=told.endpoints, services=told.services)
 
-    def told(self) -> Told:
+    def told(self, address: str = "") -> Told:
         return Told(list(self.networks.values()),
                     [one for table in self.endpoints.values() for one in table.values()],
-                    [one for table in self.services.values() for one in table.values()])
+                    [one for table in self.services.values() for one in table.values()], address)
 
     def apply(
         self, *, complete: bool, networks: Iterable[NetworkInfo] = (), removed_networks: Iterable[str] = (),

@@ -79,6 +79,7 @@ class ClusterNetworks:
                 "error": str(error)})
             return
         self.tables = Cluster(told)
+        self.address = self.address or told.address
         for network_id in {*self.tables.endpoints, *self.tables.services}:
             self._name(network_id, dict(self.tables.endpoints.get(network_id, {})),
                        dict(self.tables.services.get(network_id, {})))
@@ -89,7 +90,7 @@ class ClusterNetworks:
             self._save_timer.cancel()
             self._save_timer = None
         fresh = self._file.with_suffix(".new")
-        fresh.write_bytes(msgspec.msgpack.encode(self.tables.told()))
+        fresh.write_bytes(msgspec.msgpack.encode(self.tables.told(self.address)))
         fresh.replace(self._file)
 
     def close(self) -> None:
@@ -202,7 +203,7 @@ class ClusterNetworks:
         """Compare the kernel with what it should have, and mend it. Returns how many entries differed."""
         mended = 0
         for live in list(self._live.values()):
-            if only_unsure and not live.unsure:
+            if (only_unsure and not live.unsure) or not self.address:
                 continue
             live.unsure = False
             wanted = wanted_forwarding(self.tables.holders(live.network_id), self.address)

@@ -29,6 +29,20 @@ def unpublish(ports: Iterable[PublishedPort], address: str) -> str:
     return "".join(f"delete element inet {TABLE} {_element(port, address)}\n" for port in ports)
 
 
+def dropping_chains(listing: str) -> list[str]:
+    """The forward chains with policy drop in the output of `list chains`, each as "family table chain"."""
+    table, chain, found = "", "", []
+    for line in listing.splitlines():
+        words = line.split()
+        if words[:1] == ["table"]:
+            table = " ".join(words[1:3])
+        elif words[:1] == ["chain"]:
+            chain = words[1]
+        elif "hook forward" in line and "policy drop" in line and table != f"inet {TABLE}":
+            found.append(f"{table} {chain}")
+    return found
+
+
 def _element(port: PublishedPort, address: str) -> str:
     target = f"{address} . {port.container_port}"
     if port.host_ip in ANY:

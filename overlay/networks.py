@@ -58,6 +58,7 @@ class Networks:
         self._cluster = ClusterNetworks(run, self._in_thread)
         self._resolver = Resolver()
         self._gateway_lock = asyncio.Lock()
+        self._table_port = 0  # the data path port that the host's rules name
 
     # --- life ---
 
@@ -74,6 +75,9 @@ class Networks:
         await self._in_thread(self._plumber.sweep, self._cluster.live_paths() | {record.netns for record in records},
                               {one.host_link for record in records for one in record.attached})
         await self._rewrite_host_table()
+        for chain in await self._in_thread(self._plumber.dropping_chains):
+            log.warning("a firewall chain of another program drops forwarded packets: containers may not reach "
+                        "the outside or each other", extra={"chain": chain})
 
     async def stop(self) -> None:
         """Let go of sockets and threads. The sandboxes stay as they are."""
@@ -364,7 +368,10 @@ class Networks:
     # --- what the managers say (the agent's interface) ---
 
     def set_underlay(self, address: str, port: int = 4789) -> None:
-        """The address that other hosts send this host's overlay traffic to, and the UDP port of all hosts."""
+        """The address that other hosts send this host's overlay traffic to, and the UDP port of all hosts.
+
+        Comes before `apply_cluster`. Networks that are up keep the ones they were made with.
+        """
         self._cluster.address, self._cluster.port = address, port
 
     async def apply_cluster(
@@ -373,6 +380,8 @@ class Networks:
         services: Iterable[NetworkService] = (), removed_services: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Take in what a message of the managers says. Returns once kernel and resolver have it."""
+        if self._cluster.port != self._table_port:
+            await self._rewrite_host_table()
         await self._cluster.apply(
             complete=complete, networks=tuple(networks), removed_networks=tuple(removed_networks),
             endpoints=tuple(endpoints), removed_endpoints=tuple(removed_endpoints), services=tuple(services),
@@ -458,8 +467,9 @@ class Networks:
     async def _rewrite_host_table(self) -> None:
         published = [(port, end.address) for record in self._records.values()
                      if (end := describe.outside(record.attached)) for port in record.ports]
+        self._table_port = self._cluster.port
         await self._in_thread(self._kernel.host_rules, hosttable.table(
-            self._local.bridges(), published, self._cluster.port))
+            self._local.bridges(), published, self._table_port))
 
     def _ensure_bridges(self) -> None:
         for network in self._local.bridges():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from shoal.overlay import conntrack, kernel, netlink, sandboxtable
+from shoal.overlay import conntrack, hosttable, kernel, netlink, sandboxtable
 from shoal.overlay.drivers.overlay import OverlayLinks
 from shoal.overlay.files import RESOLVER
 from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
@@ -264,6 +264,10 @@ class Plumber:
 
     def host_rules(self, commands: str) -> None:
         self.host_nft.run(commands)
+
+    def dropping_chains(self) -> list[str]:
+        """Chains of other programs that drop what they do not know of the packets the host forwards."""
+        return hosttable.dropping_chains(self.host_nft.run("list chains"))
 
     def sweep(self, keep_paths: set[str], keep_links: set[str]) -> None:
         """Remove what a crash left: namespaces and veth ends that no record names."""
