@@ -11,7 +11,7 @@ import msgspec
 from shoal.api.objects import Service, Task, UpdateStatus
 from shoal.api.specs import SECOND_NS, UpdateConfig
 from shoal.api.states import TaskState
-from shoal.manager.orchestrator.tasks import SlotKey, is_live
+from shoal.manager.orchestrator.tasks import SlotKey, ended_by_itself, is_live
 from shoal.manager.store.changes import Update
 
 PAUSED = ("paused", "rollback_paused")
@@ -126,15 +126,15 @@ class Rollout:
         """Take in a task's status; None where it is gone."""
         if task_id not in self._started:
             return
-        state = task.status.state if task is not None else TaskState.REMOVE
-        if state >= TaskState.RUNNING and self._places.get(task_id, 0.0) is None:
+        done = task is None or task.status.state >= TaskState.RUNNING or not is_live(task)
+        if done and self._places.get(task_id, 0.0) is None:
             self._places[task_id] = now + self.config.delay_ns / SECOND_NS
             self._last_done = now
-        if state == TaskState.RUNNING and self._started[task_id] is None:
-            self._started[task_id] = now
-        if task is None or (not is_live(task) and task_id not in self._failures and not state.terminal):
+        if task is None:
             return
-        if state.terminal and state not in (TaskState.SHUTDOWN, TaskState.ORPHANED):
+        if task.status.state == TaskState.RUNNING and self._started[task_id] is None:
+            self._started[task_id] = now
+        if ended_by_itself(task):
             self._count_failure(task_id, now)
 
     def _count_failure(self, task_id: str, now: float) -> None:
