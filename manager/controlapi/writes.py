@@ -73,10 +73,16 @@ async def change(
     """Commit what `decide` makes of the newest view; decide again while records change under it.
 
     `decide` raises what the client should be told; an empty result is no change and no error.
+    A refusal is checked once against a view that is certainly the newest: a leader that has just
+    taken over may not have applied yet what the client has seen already.
     """
     request_id = request_id or context.mint_request_id()
     for attempt in range(MAX_TRIES):
-        changes = decide(context.store.view())
+        try:
+            changes = decide(context.store.view())
+        except ShoalError:
+            await context.store.read_barrier()
+            changes = decide(context.store.view())
         if not changes:
             return
         outcome = await _commit(context, changes, _command_id(request_id, attempt))

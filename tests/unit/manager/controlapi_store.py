@@ -35,15 +35,20 @@ class ImmediateStore:
         self.index = 10
         self.commands = 0
         self.before: list[Sequence[AnyChange]] = []
+        self._behind: State | None = None
 
     def view(self) -> State:
-        return self.memory.view()
+        return self._behind or self.memory.view()
+
+    def lag(self, view: State) -> None:
+        """Show an old view until the next read barrier."""
+        self._behind = view
 
     def watch(self) -> Watch:
         return self.memory.watch()
 
     async def read_barrier(self) -> None:
-        pass
+        self._behind = None
 
     async def submit(self, command: Command) -> Outcome:
         if self.before:

@@ -175,6 +175,16 @@ async def test_a_user_who_was_faster_wins(swarm, client):
     assert swarm.store.view().services[service_id].spec.labels == {"theirs": ""}
 
 
+async def test_a_leader_that_is_behind_catches_up_before_it_refuses(swarm, client):
+    service_id = await client.created("/services/create", service_body())
+    behind = swarm.store.view()
+    swarm.store.apply(Update(record=behind.services[service_id], wanted=True))
+    newest = swarm.store.view()
+    swarm.store.lag(behind)
+    version = newest.services[service_id].meta.version
+    assert (await client("POST", "/services/web/update", service_body(), version=version))[0] == 200
+
+
 async def test_a_network_is_stored_by_id(swarm, client):
     swarm.store.apply(Create(record=Network(id=NET, spec=NetworkSpec(name="front"))))
     service_id = await client.created("/services/create", service_body(Networks=[{"Target": "front"}]))
