@@ -20,6 +20,7 @@ from tests.property.simulation.invariants import Invariants, over
 MIB = 1 << 20
 NODES = [f"n{number}" for number in range(5)]
 SERVICES = ["s1", "s2", "s3"]
+KINDS = st.sampled_from(["replicated", "global"])
 
 placements = st.sampled_from(
     [
@@ -71,15 +72,15 @@ class Cluster(RuleBasedStateMachine):
     # --- users ---
 
     @rule(
-        service_id=st.sampled_from(SERVICES), replicas=st.integers(0, 6), kind=st.sampled_from(["replicated", "global"]),
+        service_id=st.sampled_from(SERVICES), replicas=st.integers(0, 6), kind=KINDS,
         networks=st.sampled_from([(), ("net1",)]), memory=st.sampled_from([0, 100, 200]), placement=placements,
         restart=policies, update=updates,
     )  # fmt: skip
     def create_service(self, service_id, replicas, kind, networks, memory, placement, restart, update) -> None:
         if self._named(service_id) is None:
             record = service(
-                f"{service_id}-{self.mint()}", replicas=replicas, kind=kind, networks=networks, memory_bytes=memory * MIB,
-                placement=placement, restart=restart, update=update,
+                f"{service_id}-{self.mint()}", replicas=replicas, kind=kind,
+                networks=networks, memory_bytes=memory * MIB, placement=placement, restart=restart, update=update,
             )  # fmt: skip
             self.control.must(Create(record=record))
             self.services[service_id] = record.id

@@ -64,9 +64,8 @@ class Invariants:
 
     def _capacity(self, state: State) -> None:
         for node in state.nodes.values():
-            tasks = [
-                task for task in state.node_tasks(node.id) if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
-            ]
+            given = (TaskState.ASSIGNED, TaskState.RUNNING)
+            tasks = [task for task in state.node_tasks(node.id) if given[0] <= task.status.state <= given[1]]
             total = node.description.resources
             memory = sum(task.spec.resources.reservations.memory_bytes for task in tasks)
             cpus = sum(task.spec.resources.reservations.nano_cpus for task in tasks)
