@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shoal.api.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from shoal.api.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, ShoalError
 from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Sandbox, SandboxRequest
 from shoal.overlay import describe, files, hosttable, ipam, kernel
@@ -116,6 +116,9 @@ class Containers:
                 if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(_LINGER_STEP_S)
+            except OSError as error:
+                raise ShoalError(f"the network sandbox of container {record.container_id} cannot be made: "
+                                 f"{error}") from error
             else:
                 return msgspec.structs.replace(record, dns_port=sockets.port if sockets else 0), sockets
 

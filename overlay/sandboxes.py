@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from shoal.api.errors import InvalidArgument
 from shoal.overlay import conntrack, hosttable, kernel, netlink, sandboxtable
 from shoal.overlay.drivers.overlay import OverlayLinks
 from shoal.overlay.files import RESOLVER
@@ -116,7 +117,7 @@ class Plumber:
                     _configure(inner, wiring.ends, wiring.gateway)
             if wiring.sysctls:
                 with kernel.inside(path):
-                    kernel.write_sysctls(wiring.sysctls)
+                    _set_sysctls(wiring.sysctls)
             if host_rules:
                 self.host_nft.run(host_rules)
         except BaseException:
@@ -295,6 +296,17 @@ def _configure(inner: Rtnetlink, ends: Sequence[End], gateway: str) -> None:
     if gateway:
         messages.append(netlink.new_route("default", gateway=gateway))
     inner.send(messages)
+
+
+def _set_sysctls(sysctls: Mapping[str, str]) -> None:
+    """What a client asks for. Raises InvalidArgument where it is not of the network, or the kernel refuses it."""
+    for name, value in sysctls.items():
+        if not name.startswith("net."):
+            raise InvalidArgument(f"sysctl {name} is not one of a network namespace")
+        try:
+            kernel.write_sysctl(name, value)
+        except OSError as error:
+            raise InvalidArgument(f"sysctl {name} cannot be set to {value!r}: {error.strerror}") from error
 
 
 def open_dns(port: int = 0) -> DnsSockets:

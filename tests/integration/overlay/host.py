@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
@@ -33,14 +34,19 @@ async def main(data: str, run: str, address: str) -> None:
     reader = asyncio.StreamReader(limit=1 << 24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     print('"ready"', flush=True)
-    while line := await reader.readline():
-        command = msgspec.json.decode(line)
+    async def run(command: dict[str, Any]) -> Any:
         arguments = {key: msgspec.convert(value, TYPES[key]) if key in TYPES else value
                      for key, value in command.get("args", {}).items()}
+        answer = getattr(networks, command["do"])(**arguments)
+        return await answer if asyncio.iscoroutine(answer) else answer
+
+    while line := await reader.readline():
+        command = msgspec.json.decode(line)
         try:
-            answer = getattr(networks, command["do"])(**arguments)
-            if asyncio.iscoroutine(answer):
-                answer = await answer
+            if command["do"] == "together":
+                answer = await asyncio.gather(*(run(one) for one in command["args"]["commands"]))
+            else:
+                answer = await run(command)
             print(msgspec.json.encode({"ok": answer}).decode(), flush=True)
         except ShoalError as error:
             print(msgspec.json.encode({"error": str(error), "status": error.status}).decode(), flush=True)

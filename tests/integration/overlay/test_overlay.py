@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal.api.messages import NetworkService
-from shoal.api.sandbox import EndpointRequest, PublishedPort
+from shoal.api.messages import NetworkEndpoint, NetworkService
+from shoal.api.sandbox import EndpointRequest, PublishedPort, SandboxRequest
 from shoal.overlay import kernel, netlink
 
 from .conftest import Echo, Refused, Swarm, cid, greet, socket_in, until
@@ -218,3 +218,51 @@ def test_refusals_leave_nothing(hosts):
     assert not list((one.root / "run/netns").iterdir())
     assert one.call("sandbox", container_id=cid("a")) is None
     swarm.run(one, "a", 5)
+
+
+def test_many_at_once_while_the_cluster_changes(hosts):
+    one, two = hosts(2)
+    swarm = Swarm([one, two])
+    b = swarm.run(two, "b", 250)
+    server = Echo(b.netns, 80, "b")
+    numbers = range(2, 32)
+    endpoints = [NetworkEndpoint(id=f"t{n}", network_id="net1", address=f"10.0.1.{n}", mac=f"02:42:0a:00:01:{n:02x}",
+                                 node_id="1", node_addr=one.address, names=(f"c{n}",), healthy=True) for n in numbers]
+
+    def service(*backends: str) -> dict:
+        return {"do": "apply_cluster", "args": {"services": [
+            NetworkService(id="s", network_id="net1", name="web", vip="10.0.1.200", backends=backends)]}}
+
+    def up(n: int) -> dict:
+        return {"do": "up", "args": {"request": SandboxRequest(container_id=cid(f"c{n}"), name=f"c{n}", endpoints=(
+            EndpointRequest(network="app", address=f"10.0.1.{n}/24", mac=f"02:42:0a:00:01:{n:02x}"),))}}
+
+    try:
+        swarm.tell(endpoints=endpoints)
+        commands = []
+        for n in numbers:
+            commands += [up(n), service(*[f"10.0.1.{x}" for x in range(2, n)], "10.0.1.250"), up(n)]
+        commands += [{"do": "down", "args": {"container_id": cid("c5")}}, up(5), service("10.0.1.250")]
+        one.call("together", commands=commands)
+        for n in numbers:
+            netns = one.call("sandbox", container_id=cid(f"c{n}"))["netns"]
+            assert greet(netns, "10.0.1.200", 80) == f"b 10.0.1.{n}"
+        one.call("together", commands=[{"do": "down", "args": {"container_id": cid(f"c{n}")}} for n in numbers])
+        assert not list((one.root / "run/netns").iterdir())
+        until(lambda: not any(link.startswith("v") for link in one.links()), "the links are gone")
+    finally:
+        server.close()
+
+
+def test_a_bad_sysctl_is_refused_and_leaves_nothing(hosts):
+    (one,) = hosts(1)
+    swarm = Swarm([one])
+    for name in ("net.ipv4.no_such_thing", "kernel.shmmax"):
+        with pytest.raises(Refused, match=name) as caught:
+            swarm.run(one, "a", 5, sysctls={name: "1"}, ports=(PublishedPort(container_port=80, host_port=8080),))
+        assert caught.value.status == 400
+        assert not list((one.root / "run/netns").iterdir())
+    a = swarm.run(one, "a", 5, sysctls={"net.ipv4.ip_forward": "1"},
+                  ports=(PublishedPort(container_port=80, host_port=8080),))
+    with kernel.inside(a.netns):
+        assert kernel.read_sysctl("net.ipv4.ip_forward") == "1"
