@@ -75,6 +75,8 @@ def fold(value: Any, kind: Any, unknown: list[str] | None = None, path: str = ""
     elif isinstance(value, list) and get_origin(kind) in (list, tuple):
         inner = get_args(kind)[0]
         return [fold(item, inner, unknown, f"{path}[{at}]", depth + 1) for at, item in enumerate(value)]
+    elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise InvalidArgument(f"invalid JSON: {path} is a number out of range")
     return value
 
 

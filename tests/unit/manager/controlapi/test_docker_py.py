@@ -9,7 +9,6 @@ from docker.types import (
     EndpointSpec,
     Healthcheck,
     Mount,
-    Placement,
     Resources,
     RestartPolicy,
     ServiceMode,
