@@ -70,7 +70,6 @@ async def api_errors(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def _answer(request: web.Request, status: int, message: str) -> web.StreamResponse:
-    writer = getattr(request, "_payload_writer", None)
-    if writer is not None and writer.output_size > 0:  # too late for a status: the client sees the stream break off
+    if request.writer.output_size > 0:  # too late for a status: the client sees the stream break off
         raise ConnectionResetError(message)
     return error_response(status, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +78,11 @@ class ServiceRoutes:
         await self._context.store.read_barrier()
         view = self._context.store.view()
         found = sorted((each for each in view.services.values() if _matches(each, wanted)), key=lambda each: each.id)
-        return reply([service_json(each, task_counts(view, each) if with_status else None) for each in found])
+        shown = []
+        for each in found:
+            shown.append(service_json(each, task_counts(view, each) if with_status else None))
+            await asyncio.sleep(0)  # a long list keeps neither Raft nor sessions waiting
+        return reply(shown)
 
     async def inspect(self, request: web.Request) -> web.Response:
         await self._context.store.read_barrier()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument
@@ -10,10 +13,12 @@ from shoal.api.states import TaskState
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.lookups import find_node, find_service, find_task
 from shoal.manager.controlapi.requests import NODE_ID, Filters, filters, labels_match, prefix_match, reply
-from shoal.manager.controlapi.wire_task import task_json
+from shoal.manager.controlapi.wire_task import TaskRenderer
 from shoal.manager.store.state import State
 
 _FILTERS = frozenset({"id", "name", "label", "node", "service", "desired-state", "runtime", "_up-to-date"})
+STEP = 250
+"""Tasks rendered in one turn of the event loop: some 3 ms."""
 
 
 class TaskRoutes:
@@ -28,12 +33,16 @@ class TaskRoutes:
         await self._context.store.read_barrier()
         view = self._context.store.view()
         found = select(view, wanted, request.headers.get(NODE_ID, self._context.node_id))
-        return reply([task_json(task, view.networks) for task in found])
+        renderer, parts = TaskRenderer(view.networks), []
+        for start in range(0, len(found), STEP):
+            parts += [msgspec.json.encode(renderer.render(task)) for task in found[start : start + STEP]]
+            await asyncio.sleep(0)  # a long list keeps neither Raft nor sessions waiting
+        return web.Response(body=b"[" + b",".join(parts) + b"]\n", content_type="application/json")
 
     async def inspect(self, request: web.Request) -> web.Response:
         await self._context.store.read_barrier()
         view = self._context.store.view()
-        return reply(task_json(find_task(view, request.match_info["id"]), view.networks))
+        return reply(TaskRenderer(view.networks).render(find_task(view, request.match_info["id"])))
 
 
 def select(view: State, wanted: Filters, self_id: str) -> list[Task]:

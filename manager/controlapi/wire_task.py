@@ -166,8 +166,58 @@ def task_spec_wire(spec: TaskSpec, insert_defaults: bool = False) -> TaskSpecWir
     )
 
 
-def task_json(task: Task, networks: Mapping[str, Network]) -> dict[str, Any]:
-    """A task as the API shows it."""
+class TaskRenderer:
+    """Tasks as the API shows them. What many tasks share is rendered once.
+
+    One is made for each answer; the records that it is given are frozen.
+    """
+
+    def __init__(self, networks: Mapping[str, Network]) -> None:
+        self._stored = networks
+        self._networks: dict[str, msgspec.Raw] = {}
+        self._specs: dict[tuple[str, int], tuple[TaskSpec, msgspec.Raw]] = {}
+
+    def render(self, task: Task) -> dict[str, Any]:
+        """One task, ready to be encoded as JSON."""
+        shown: dict[str, Any] = {
+            "ID": task.id,
+            "Version": {"Index": task.meta.version},
+            "CreatedAt": rfc3339(task.meta.created_at),
+            "UpdatedAt": rfc3339(max(task.meta.updated_at, task.status.timestamp)),
+            "Labels": {},
+            "Spec": self._spec(task),
+            "ServiceID": task.service_id,
+        }
+        if task.slot:
+            shown["Slot"] = task.slot
+        if task.node_id:
+            shown["NodeID"] = task.node_id
+        shown["Status"] = _status(task)
+        shown["DesiredState"] = task.desired.word
+        if task.attachments:
+            shown["NetworksAttachments"] = [
+                {"Network": self._network(each.network_id), "Addresses": each.addresses}
+                for each in task.attachments
+                if each.network_id in self._stored
+            ]
+        return shown
+
+    def _spec(self, task: Task) -> msgspec.Raw:
+        key = (task.service_id, task.spec_version)
+        known = self._specs.get(key)
+        if known is not None and (known[0] is task.spec or known[0] == task.spec):
+            return known[1]
+        raw = msgspec.Raw(msgspec.json.encode(task_spec_wire(task.spec)))
+        self._specs[key] = (task.spec, raw)
+        return raw
+
+    def _network(self, network_id: str) -> msgspec.Raw:
+        if network_id not in self._networks:
+            self._networks[network_id] = msgspec.Raw(msgspec.json.encode(swarm_form(self._stored[network_id])))
+        return self._networks[network_id]
+
+
+def _status(task: Task) -> dict[str, Any]:
     status: dict[str, Any] = {
         "Timestamp": rfc3339(task.status.timestamp or task.meta.created_at),
         "State": task.status.state.word,
@@ -182,28 +232,7 @@ def task_json(task: Task, networks: Mapping[str, Network]) -> dict[str, Any]:
             "ExitCode": task.status.container.exit_code,
         }
     status["PortStatus"] = {"Ports": [port_json(port) for port in task.ports]} if task.ports else {}
-    shown: dict[str, Any] = {
-        "ID": task.id,
-        "Version": {"Index": task.meta.version},
-        "CreatedAt": rfc3339(task.meta.created_at),
-        "UpdatedAt": rfc3339(max(task.meta.updated_at, task.status.timestamp)),
-        "Labels": {},
-        "Spec": task_spec_wire(task.spec),
-        "ServiceID": task.service_id,
-    }
-    if task.slot:
-        shown["Slot"] = task.slot
-    if task.node_id:
-        shown["NodeID"] = task.node_id
-    shown["Status"] = status
-    shown["DesiredState"] = task.desired.word
-    if task.attachments:
-        shown["NetworksAttachments"] = [
-            {"Network": swarm_form(networks[each.network_id]), "Addresses": list(each.addresses)}
-            for each in task.attachments
-            if each.network_id in networks
-        ]
-    return shown
+    return status
 
 
 def port_json(port: Any) -> dict[str, Any]:

@@ -270,6 +270,18 @@ async def test_tasks_are_shown_as_the_specification_says(swarm, client):
     assert len(of_worker[1]) == 2
 
 
+async def test_a_long_list_is_whole_and_keeps_each_task_s_own_specification(swarm, client):
+    def numbered(number):
+        task = running_task(f"t{number:04}", "s1")
+        container = msgspec.structs.replace(task.spec.container, image=f"busybox:{number % 3}")
+        return msgspec.structs.replace(task, spec=msgspec.structs.replace(task.spec, container=container))
+
+    swarm.store.apply(*(Create(record=numbered(number)) for number in range(601)))
+    found = (await client("GET", "/tasks"))[1]
+    assert [(each["ID"], each["Spec"]["ContainerSpec"]["Image"]) for each in found] == [
+        (f"t{number:04}", f"busybox:{number % 3}") for number in range(601)]
+
+
 # --- nodes ---
 
 
