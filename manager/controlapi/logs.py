@@ -69,6 +69,7 @@ class Merge:
         self._query = _query(request)
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_FRAMES)
         self._started: set[str] = set()
+        self._readers: dict[str, tuple[Task, asyncio.Task[None]]] = {}
 
     async def answer(self, raw: bool) -> web.StreamResponse:
         """Stream until every source has ended (never, where it follows a service that is there)."""
@@ -98,6 +99,7 @@ class Merge:
                 await self._start_new(readers)
                 while self._follow and self._present():
                     await watch.batch()
+                    await self._drop_lost()
                     await self._start_new(readers)
         await self._frames.put(None)
 
@@ -125,7 +127,21 @@ class Merge:
         for task in new:
             self._started.add(task.id)
         for task in new[: max(room, 0)]:
-            readers.create_task(self._read(task, view))
+            reader = readers.create_task(self._read(task, view))
+            self._readers[task.id] = (task, reader)
+
+    async def _drop_lost(self) -> None:
+        """Stop waiting for nodes that went down: a crash closes no connection."""
+        nodes = self._context.store.view().nodes
+        for task, reader in list(self._readers.values()):
+            if reader.done():
+                del self._readers[task.id]
+                continue
+            node = nodes.get(task.node_id)
+            if node is None or node.status.state is NodeState.DOWN:
+                reader.cancel()
+                del self._readers[task.id]
+                await self._warn(task, f"node {task.node_id} is not available any more")
 
     async def _read(self, task: Task, view: State) -> None:
         """One task's log. What goes wrong becomes a warning."""

@@ -152,6 +152,22 @@ async def test_following_takes_in_tasks_that_start_later(swarm, hosts, http):
     assert hosts.queries["t2"]["follow"] == "1"
 
 
+async def test_a_node_that_goes_down_while_it_is_followed_is_told(swarm, hosts, http):
+    swarm.store.apply(service(), task("t1"), task("t2", MANAGER))
+    hosts.write("t1", frame(1, b"first\n"))
+    hosts.write("t2")  # says nothing
+    async with asyncio.timeout(DEADLINE_S):
+        async with http.get("/services/web/logs", params={"stdout": "1", "follow": "1"}) as answer:
+            assert await answer.content.readexactly(14) == frame(1, b"first\n")
+            stored = swarm.store.view().nodes[WORKER]
+            down = msgspec.structs.replace(stored.status, state=NodeState.DOWN)
+            swarm.store.apply(SetNodeStatus(id=WORKER, status=down))
+            line = await answer.content.readline()
+            assert f"node {WORKER} is not available any more\n".encode() in line
+            hosts.write("t2", frame(1, b"alive\n"))
+            assert await answer.content.readexactly(14) == frame(1, b"alive\n")
+
+
 async def test_a_client_that_goes_away_ends_the_reading(swarm, hosts, http):
     swarm.store.apply(service(), task("t1"))
     hosts.write("t1", frame(1, b"first\n"))
