@@ -31,6 +31,10 @@ _SAVE_DELAY_S = 0.2
 """Tables are written this long after a change, once for all changes in between."""
 
 
+_MANY_SERVICES = 64
+"""From here on a sandbox's copy of its rules is kept in memory between changes."""
+
+
 class Member(msgspec.Struct, frozen=True):
     """A sandbox of this host on an overlay network."""
 
@@ -240,7 +244,8 @@ class ClusterNetworks:
         if not forward and not services:
             return None
         return ClusterStep(vni=live.vni, forward=tuple(forward), services=tuple(services),
-                           paths=tuple(member.path for member in live.members.values()))
+                           paths=tuple(member.path for member in live.members.values()),
+                           long=len(live.services) > _MANY_SERVICES)
 
     async def _carry_out(self, steps: list[ClusterStep]) -> None:
         try:

@@ -33,7 +33,7 @@ from shoal.overlay.storage import Folder
 
 T = TypeVar("T")
 
-_LINGER_S, _LINGER_STEP_S = 3.0, 0.02
+_LINGER_S, _LINGER_STEP_S = 10.0, 0.02
 """How long, and how often, a link's MAC is waited for that a sandbox just gone had."""
 
 
@@ -130,7 +130,8 @@ class Containers:
         self._resolver.shut(container_id)
         if record.netns and record.mode != "shared":
             await self._in_thread(
-                self._kernel.raze, Path(record.netns), self._published(record, hosttable.unpublish))
+                self._kernel.raze, Path(record.netns), [one.host_link for one in record.attached if one.host_link],
+                self._published(record, hosttable.unpublish), self._udp_address(record))
         await self._release(record)
 
     async def _connect(self, container_id: str, endpoint: EndpointRequest) -> Sandbox:
@@ -361,6 +362,11 @@ class Containers:
         end = describe.outside(record.attached)
         return render(record.ports, end.address) if end and record.ports else ""
 
+    def _udp_address(self, record: SandboxRecord) -> str:
+        """Where published UDP ports lead: clients there must be let go when it goes, or they send into the void."""
+        end = describe.outside(record.attached)
+        return end.address if end and any(port.protocol == "udp" for port in record.ports) else ""
+
     async def _rewrite_host_table(self) -> None:
         published = [(port, end.address) for record in self._records.values()
                      if (end := describe.outside(record.attached)) for port in record.ports]
@@ -386,7 +392,14 @@ class Containers:
 
         task = asyncio.ensure_future(run())
         self._turns[container_id] = task
+        task.add_done_callback(_seen)
         return await asyncio.shield(task)
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """The caller that was cancelled will not ask for the error; nobody else has to."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _free_link(record: SandboxRecord) -> str:

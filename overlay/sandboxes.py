@@ -67,6 +67,7 @@ class ClusterStep(msgspec.Struct, frozen=True, kw_only=True):
     forward: tuple[ForwardOp, ...] = ()
     services: tuple[ServiceOp, ...] = ()
     paths: tuple[str, ...] = ()
+    long: bool = False  # their tables have many services
 
 
 class DnsSockets(msgspec.Struct):
@@ -123,19 +124,26 @@ class Plumber:
         except BaseException:
             if dns:
                 dns.close()
-            self.raze(path)
+            self.raze(path, [end.host_link for end in wiring.ends if end.host_link])
             raise
         return dns
 
-    def raze(self, path: Path, host_rules: str = "") -> None:
+    def raze(self, path: Path, host_links: Sequence[str], host_rules: str = "", flows_of: str = "") -> None:
         """Take a sandbox away. Its links go with the namespace, once the last process in it is gone.
 
         Deleting a link oneself takes 20 ms, holding a lock that all others need;
-        the kernel clears namespaces several at a time, in the background.
+        the kernel clears namespaces several at a time, in the background. Until then
+        its bridge ports are closed, or they would answer for an address given anew.
+        `flows_of`: an address whose tracked flows on the host are to be forgotten.
         """
         if host_rules:
             with contextlib.suppress(NftError):  # the table was written anew without them
                 self.host_nft.run(host_rules)
+        if host_links:
+            self.rtnl.send([netlink.close_port(link) for link in host_links])
+        if flows_of:
+            with contextlib.suppress(OSError):  # no connection tracking in this kernel: no flows
+                conntrack.forget(lambda flow: flow.by == flows_of)
         self._contexts.pop(str(path), None)
         kernel.delete_namespace(path)
 
@@ -171,7 +179,7 @@ class Plumber:
             if gateway:
                 inner.send([netlink.new_route("default", gateway=gateway)])
 
-    def change_services(self, paths: Sequence[str], ops: Sequence[ServiceOp]) -> list[str]:
+    def change_services(self, paths: Sequence[str], ops: Sequence[ServiceOp], *, long: bool) -> list[str]:
         """Carry `ops` out in each sandbox, and end the flows to backends that left.
 
         Returns the paths where that failed: their tables must be written anew.
@@ -182,7 +190,7 @@ class Plumber:
         for path in paths:
             try:
                 with kernel.inside(path):
-                    self._nft(path).run(text)
+                    self._nft(path).run(text, remember=long)
                     if lost:
                         conntrack.forget(lambda flow: (flow.to, flow.by) in lost)
             except (NftError, OSError):
@@ -196,7 +204,7 @@ class Plumber:
             if step.forward:
                 self.overlays.forward(step.vni, step.forward)
             if step.services:
-                failed += self.change_services(step.paths, step.services)
+                failed += self.change_services(step.paths, step.services, long=step.long)
         return failed
 
     def rewrite_services(self, path: str, dns_port: int, services: Mapping[str, tuple[str, ...]]) -> None:

@@ -191,3 +191,26 @@ def test_kill_and_restart_find_everything_again(hosts):
         assert b.endpoints[0].address == "172.18.0.3"
     finally:
         server.close()
+
+
+def test_udp_clients_follow_a_published_port_to_the_next_container(hosts):
+    one, two = hosts(2)
+    port = (PublishedPort(container_port=53000, host_port=53000, protocol="udp"),)
+    with socket_in(two.netns, socket.SOCK_DGRAM) as client:
+        client.connect((one.address, 53000))
+        for name in ("a", "b"):
+            sandbox = one.up(name, ports=port)
+            one.up(f"{name}-beside")  # so that the next one gets another address
+            with socket_in(sandbox.netns, socket.SOCK_DGRAM) as server:
+                server.bind(("0.0.0.0", 53000))
+                server.settimeout(0.1)
+
+                def arrives(server=server, name=name) -> bool:
+                    client.send(name.encode())  # more than once: a new link takes an instant to carry
+                    try:
+                        return server.recv(10) == name.encode()
+                    except TimeoutError:
+                        return False
+
+                until(arrives, f"a datagram reaches {name}", timeout_s=5)
+            one.down(name)
