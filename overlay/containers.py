@@ -315,8 +315,9 @@ class Containers:
         """Make the sandbox's names known, and answer its own questions."""
         for one in record.attached:
             if one.names:
-                self._cluster.names_of(one.network_id).set_endpoint(
-                    one.endpoint_id, NamedEndpoint(one.address, one.names))
+                names = self._cluster.names_of(one.network_id)
+                names.name = one.network_name
+                names.set_endpoint(one.endpoint_id, NamedEndpoint(one.address, one.names))
             if one.vni:
                 self._cluster.joined(one.network_id, record.container_id, record.dns_port)
         if sockets:

@@ -206,6 +206,12 @@ def write_sysctls(sysctls: Mapping[str, str]) -> None:
         write_sysctl(name, value)
 
 
+def without_ipv6(link: str = "default") -> None:
+    """No IPv6 on `link`, or on links to come: no network here has it yet, and each would pay for its multicast."""
+    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        write_sysctl(f"net.ipv6.conf.{link}.disable_ipv6", "1")
+
+
 def read_sysctl(name: str) -> str:
     return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
 

@@ -30,9 +30,10 @@ class NamedService(msgspec.Struct, frozen=True):
 
 
 class NetworkNames:
-    """The names of one network. Cost of a change grows with that change."""
+    """The names of one network, itself called `name`. Cost of a change grows with that change."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
         self._endpoints: dict[str, NamedEndpoint] = {}
         self._services: dict[str, NamedService] = {}
         self._by_name: dict[str, set[str]] = {}
@@ -100,9 +101,16 @@ class NetworkNames:
 
 
 def lookup(networks: Sequence[NetworkNames], name: str) -> tuple[str, ...] | None:
-    """What `name` stands for in a sandbox on these networks; the first that knows it answers."""
+    """What `name` stands for in a sandbox on these networks; the first that knows it answers.
+
+    `name.network` asks one network alone.
+    """
     for network in networks:
         if (found := network.addresses(name)) is not None:
+            return found
+    bare, _, wanted = name.lower().rpartition(".")
+    for network in networks:
+        if bare and network.name.lower() == wanted and (found := network.addresses(bare)) is not None:
             return found
     return None
 

@@ -26,7 +26,6 @@ from shoal.overlay.records import LocalNetwork
 from shoal.overlay.sandboxtable import ServiceOp
 
 _SYSCTLS = {
-    "net.ipv6.conf.default.disable_ipv6": "1",  # no IPv6 network yet: spare every link its multicast
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
@@ -108,6 +107,7 @@ class Plumber:
             with kernel.new_namespace(path):
                 inner = Rtnetlink()
                 inner.send([netlink.set_link(index=1, up=True)])
+                kernel.without_ipv6()
                 kernel.write_sysctls(_SYSCTLS)
                 if wiring.services is not None:
                     dns = open_dns()
@@ -264,8 +264,7 @@ class Plumber:
                         netlink.new_address(index, f"{network.gateway}/{prefix}")])
         kernel.write_sysctl("net.ipv4.ip_forward", "1")
         kernel.write_sysctl(f"net.ipv4.conf.{network.link}.route_localnet", "1")
-        with contextlib.suppress(OSError):  # a kernel without IPv6
-            kernel.write_sysctl(f"net.ipv6.conf.{network.link}.disable_ipv6", "1")
+        kernel.without_ipv6(network.link)
 
     def remove_bridge(self, link: str) -> None:
         self._indexes.pop(link, None)

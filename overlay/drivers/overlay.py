@@ -49,7 +49,7 @@ class OverlayLinks:
         with kernel.new_namespace(path):
             rtnl = Rtnetlink()
             rtnl.send([netlink.set_link(index=1, up=True)])
-            kernel.write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+            kernel.without_ipv6()
         descriptor = kernel.open_namespace(path)
         try:
             host.send([netlink.new_vxlan(f"vx{vni}", vni=vni, port=port, local=local, mtu=mtu,

@@ -55,4 +55,8 @@ def test_reverse_and_several_networks() -> None:
     assert lookup([one, two], "web") == ("10.0.0.9",)
     assert lookup([one, two], "db") == ("10.1.0.2",)
     assert lookup([], "db") is None
+    one.name, two.name = "app", "back"
+    assert lookup([one, two], "web.back") == ("10.1.0.2",)
+    assert lookup([one, two], "web.1.app") == ("10.0.0.2",)
+    assert lookup([one, two], "web.other") is None
     assert one.name_of("10.0.0.2") == "web.1" and one.name_of("10.0.0.9") == "web"
