@@ -116,6 +116,11 @@ class Networks(Containers):
         return [(record, one) for record in self._records.values() for one in record.attached
                 if one.network_id == network_id]
 
+    def unused(self) -> list[LocalNetwork]:
+        """The networks that a prune removes: a user's own, without a sandbox."""
+        return [network for network in self._local.by_id.values()
+                if network.name not in PREDEFINED and not self._taken.get(network.id)]
+
     async def create_network(self, spec: LocalNetworkSpec) -> LocalNetwork:
         network = self._local.create(spec, await self._in_thread(kernel.used_subnets))
         try:
