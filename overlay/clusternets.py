@@ -101,6 +101,13 @@ class ClusterNetworks:
         if self._save_timer:
             self.save()
 
+    def set_underlay(self, address: str, port: int) -> None:
+        """Networks that are up get the new address at the next complete message; the port they keep."""
+        if address != self.address:
+            for live in self._live.values():
+                live.unsure = True
+        self.address, self.port = address, port
+
     # --- sandboxes come and go ---
 
     def resolve(self, reference: str) -> NetworkInfo | None:
@@ -213,7 +220,8 @@ class ClusterNetworks:
             wanted = wanted_forwarding(self.tables.holders(live.network_id), self.address)
             live.applied, live.services = wanted, self.tables.vips(live.network_id)
             try:
-                differed = await self._in_thread(self._plumber.overlays.repair, live.vni, wanted)
+                differed = await self._in_thread(self._plumber.overlays.repair, live.vni, wanted,
+                                               self.address)
             except (NetlinkError, KeyError, OSError) as error:
                 live.unsure = self._live.get(live.network_id) is live
                 if live.unsure:

@@ -156,6 +156,14 @@ def new_vxlan(name: str, *, vni: int, port: int, local: str, mtu: int, namespace
     return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, info), f"create vxlan {name} (id {vni})")
 
 
+def set_vxlan_local(index: int, local: str) -> Message:
+    """Send from another address from now on."""
+    data = attribute(IFLA_INFO_DATA, attribute(IFLA_VXLAN_LOCAL, IPv4Address(local).packed))
+    info = _text(IFLA_INFO_KIND, "vxlan") + data
+    return Message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, _link(index=index) + attribute(IFLA_LINKINFO, info),
+                   f"set local address of vxlan {index}")
+
+
 def new_bridge(name: str, *, mac: str = "", mtu: int = 0) -> Message:
     body = _link(name, flags=IFF_UP, change=IFF_UP, mac=mac, mtu=mtu)
     return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "bridge")),

@@ -77,9 +77,10 @@ class Networks(Containers):
     def set_underlay(self, address: str, port: int = 4789) -> None:
         """The address that other hosts send this host's overlay traffic to, and the UDP port of all hosts.
 
-        Comes before `apply_cluster`. Networks that are up keep the ones they were made with.
+        Comes before `apply_cluster`. Networks that are up take a new address over with the next complete message;
+        the port they keep.
         """
-        self._cluster.address, self._cluster.port = address, port
+        self._cluster.set_underlay(address, port)
 
     async def apply_cluster(
         self, *, complete: bool = False, networks: Iterable[NetworkInfo] = (), removed_networks: Iterable[str] = (),

@@ -95,8 +95,12 @@ class OverlayLinks:
         path = self.path(vni)
         return Forwarding(kernel.dump_fdb(path, _INDEX), kernel.dump_neighbours(path, _INDEX))
 
-    def repair(self, vni: int, wanted: Forwarding) -> int:
-        """Compare the kernel with `wanted` and mend the difference. Returns how many entries differed."""
+    def repair(self, vni: int, wanted: Forwarding, local: str) -> int:
+        """Compare the kernel with `wanted` and mend the difference; `local`: this host's address on the underlay.
+
+        Returns how many entries differed.
+        """
+        self._live[vni].send([netlink.set_vxlan_local(_INDEX, local)])
         ops = plan_forwarding(wanted, self.actual(vni))
         self.forward(vni, ops)
         return len(ops)

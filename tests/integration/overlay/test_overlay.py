@@ -6,6 +6,7 @@ import socket
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shoal.api.messages import NetworkEndpoint, NetworkService
@@ -266,3 +267,26 @@ def test_a_bad_sysctl_is_refused_and_leaves_nothing(hosts):
                   ports=(PublishedPort(container_port=80, host_port=8080),))
     with kernel.inside(a.netns):
         assert kernel.read_sysctl("net.ipv4.ip_forward") == "1"
+
+
+def test_a_host_changes_its_address(hosts):
+    one, two = hosts(2)
+    swarm = Swarm([one, two])
+    a, b = swarm.run(one, "a", 5), swarm.run(two, "b", 6)
+    server = Echo(b.netns, 80, "b")
+    try:
+        one.kill()
+        with kernel.Links(one.netns) as links:
+            links.add_address("up0", "10.99.0.77/24")
+        one.address = "10.99.0.77"
+        one.start()
+        swarm.endpoints["a"] = msgspec.structs.replace(swarm.endpoints["a"], node_addr=one.address)
+        everything = tuple(swarm.endpoints.values())
+        swarm.tell(complete=True, endpoints=everything)
+        assert kernel.dump_fdb(one.root / "run/netns/ov-4097", 16) == {"02:42:0a:00:01:06": two.address}
+        assert kernel.dump_fdb(two.root / "run/netns/ov-4097", 16) == {"02:42:0a:00:01:05": "10.99.0.77"}
+        data = kernel.dump_links(one.root / "run/netns/ov-4097")["vx4097"].data
+        assert data["IFLA_VXLAN_LOCAL"] == "10.99.0.77"
+        assert greet(a.netns, "10.0.1.6", 80) == "b 10.0.1.5"
+    finally:
+        server.close()
