@@ -173,7 +173,7 @@ def settle(key: SlotKey, tasks: list[Task], at: Situation) -> SlotNeeds:
             return _move_away(key, task, live, tasks, at)
     for task in live:
         if task.status.state.terminal:
-            return _ended(key, task, live, at)
+            return _ended(key, task, live, tasks, at)
     keeper = _keeper(live, at)
     if len(live) > 1:
         needs = _thin_out(keeper, live, at)
@@ -219,7 +219,7 @@ def _move_away(key: SlotKey, task: Task, live: list[Task], tasks: list[Task], at
     return SlotNeeds(changes=(create, stop), reasons=(f"{reason}, replaced by {create.record.id}",))
 
 
-def _ended(key: SlotKey, task: Task, live: list[Task], at: Situation) -> SlotNeeds:
+def _ended(key: SlotKey, task: Task, live: list[Task], tasks: list[Task], at: Situation) -> SlotNeeds:
     """A live task ended by itself: its policy says whether, and when, there is another try."""
     stop = want(task, TaskState.SHUTDOWN)
     word = task.status.state.word
@@ -233,12 +233,13 @@ def _ended(key: SlotKey, task: Task, live: list[Task], at: Situation) -> SlotNee
     if not at.may_create or not at.history.may_restart(slot, task, at.now):
         return SlotNeeds(changes=(stop,), reasons=(f"task {task.id} ended ({word}), not to be restarted",))
     wait_s = restart.delay_s(task.spec.restart)
+    clear = all(stands_aside(other, at.state) for other in tasks)  # its own predecessor may still be stopping
     same_spec = not _outdated(task, at)
     create = new_task(
         at.service,
         key,
         at.mint,
-        desired=TaskState.READY if wait_s > 0 or others else TaskState.RUNNING,
+        desired=TaskState.RUNNING if clear and wait_s == 0 else TaskState.READY,
         restart_count=task.restart_count + 1 if same_spec else 0,
         start_after_s=wait_s,
     )

@@ -48,13 +48,13 @@ class Watch:
         self._woken = asyncio.Event()
 
     def __enter__(self) -> Watch:
-        self._store._watches.add(self)
+        self._store._watches[self] = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store._watches.discard(self)
+        self._store._watches.pop(self, None)
 
     def publish(self, events: Iterable[Event | Resync]) -> None:
         """Called by the store."""
@@ -91,7 +91,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._state = State()
-        self._watches: set[Watch] = set()
+        self._watches: dict[Watch, None] = {}  # in the order of subscription: equal runs wake alike
 
     def view(self) -> State:
         """The newest state. Immutable: hold it as long as you like."""

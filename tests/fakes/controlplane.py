@@ -41,7 +41,7 @@ def minter(prefix: str = "t") -> Callable[[], str]:
 
 
 class ControlPlane:
-    """State and deciders. `after_commit` is called with each new state."""
+    """State and deciders. `after_commit` is called with each new state and its events."""
 
     def __init__(self, mine: list[Decider] | None = None, *, limit: int = LIMIT) -> None:
         self.state = State()
@@ -49,7 +49,7 @@ class ControlPlane:
         self.index = 0
         self.limit = limit
         self.deciders = deciders(minter()) if mine is None else mine
-        self.after_commit: list[Callable[[State], None]] = []
+        self.after_commit: list[Callable[[State, Sequence[Event]], None]] = []
         self.largest_decision = 0
         self.last: deque[str] = deque(maxlen=12)  # decisions, for whoever has to find out why
         self.term = 1
@@ -84,7 +84,7 @@ class ControlPlane:
         for events in self._pending.values():
             events.extend(applied.events)
         for check in self.after_commit:
-            check(self.state)
+            check(self.state, applied.events)
         return applied.outcome
 
     def must(self, *changes: AnyChange) -> None:

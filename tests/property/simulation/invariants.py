@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from shoal.api.objects import Task
+from collections.abc import Sequence
+
+from shoal.api.objects import Node, Service, Task
 from shoal.api.states import TaskState
+from shoal.manager.store.apply import Event
 from shoal.manager.store.state import State
 
 
@@ -19,69 +22,97 @@ def over(task: Task) -> bool:
 
 
 class Invariants:
-    """Checks each new state, alone and against the one before it."""
+    """Checks each new state, alone and against what its events say was before."""
 
     def __init__(self) -> None:
-        self._before = State()
         self.checked = 0
 
-    def check(self, state: State) -> None:
+    def check(self, state: State, events: Sequence[Event]) -> None:
         self.checked += 1
-        self._addresses(state)
-        self._slots(state)
-        self._capacity(state)
-        self._one_way(state)
-        self._before = state
+        for event in events:
+            if isinstance(event.old, Task) and isinstance(event.new, Task):
+                one_way(event.old, event.new)
+        if any(_moves_addresses(event) for event in events):
+            addresses(state)
+            slots(state)
+        for node_id in sorted({node_id for event in events for node_id in _nodes_of(event)}):
+            capacity(state, node_id)
 
-    def _addresses(self, state: State) -> None:
-        holders: dict[tuple[str, str], str] = {}
-        for service in state.services.values():
-            for vip in service.endpoint.virtual_ips:
-                self._hold(holders, vip.network_id, vip.addr, f"service {service.id}")
-        for task in state.tasks.values():
-            if not over(task):
-                for attachment in task.attachments:
-                    for address in attachment.addresses:
-                        self._hold(holders, attachment.network_id, address, f"task {task.id}")
 
-    @staticmethod
-    def _hold(holders: dict[tuple[str, str], str], network_id: str, address: str, who: str) -> None:
+def _moves_addresses(event: Event) -> bool:
+    """Whether somebody may hold an address or a slot now who did not before."""
+    if isinstance(event.new, Service):
+        return True
+    old, new = event.old, event.new
+    if not isinstance(new, Task):
+        return False
+    return not isinstance(old, Task) or (old.desired, old.attachments) != (new.desired, new.attachments)
+
+
+def _nodes_of(event: Event) -> set[str]:
+    if isinstance(event.new, Node):
+        return {event.new.id}
+    if isinstance(event.new, Task) and event.new.node_id:
+        grew = not isinstance(event.old, Task) or event.old.status.state < TaskState.ASSIGNED
+        return {event.new.node_id} if grew else set()
+    return set()
+
+
+def addresses(state: State) -> None:
+    """No address is given twice: to tasks that are not over, or to services."""
+    holders: dict[tuple[str, str], str] = {}
+
+    def hold(network_id: str, address: str, who: str) -> None:
         other = holders.setdefault((network_id, address), who)
         if other != who:
             raise Broken(f"address {address} is given to {other} and {who}")
 
-    def _slots(self, state: State) -> None:
-        taken: dict[tuple[str, object], str] = {}
-        for task in state.tasks.values():
-            service = state.services.get(task.service_id)
-            if service is None or task.desired != TaskState.RUNNING or task.status.state.terminal:
-                continue
-            if service.spec.update is not None and service.spec.update.order == "start-first":
-                continue
-            other = taken.setdefault((task.service_id, task.slot or task.node_id), task.id)
-            if other != task.id:
-                raise Broken(f"tasks {other} and {task.id} should both run in slot {task.slot} of {task.service_id}")
+    for service in state.services.values():
+        for vip in service.endpoint.virtual_ips:
+            hold(vip.network_id, vip.addr, f"service {service.id}")
+    for task in state.tasks.values():
+        if task.attachments and not over(task):
+            for attachment in task.attachments:
+                for address in attachment.addresses:
+                    hold(attachment.network_id, address, f"task {task.id}")
 
-    def _capacity(self, state: State) -> None:
-        for node in state.nodes.values():
-            given = (TaskState.ASSIGNED, TaskState.RUNNING)
-            tasks = [task for task in state.node_tasks(node.id) if given[0] <= task.status.state <= given[1]]
-            total = node.description.resources
-            memory = sum(task.spec.resources.reservations.memory_bytes for task in tasks)
-            cpus = sum(task.spec.resources.reservations.nano_cpus for task in tasks)
-            if memory > total.memory_bytes or cpus > total.nano_cpus:
-                raise Broken(f"node {node.id} has {memory} bytes and {cpus} CPUs reserved, of {total}")
 
-    def _one_way(self, state: State) -> None:
-        if state.tasks is self._before.tasks:
-            return
-        for task in state.tasks.values():
-            old = self._before.tasks.get(task.id)
-            if old is None or old is task:
-                continue
-            if task.status.state < old.status.state or task.desired < old.desired:
-                raise Broken(f"task {task.id} went back from {old.status.state.word} to {task.status.state.word}")
-            if old.node_id and task.node_id != old.node_id:
-                raise Broken(f"task {task.id} moved from {old.node_id} to {task.node_id}")
-            if task.spec != old.spec or (old.attachments and task.attachments != old.attachments):
-                raise Broken(f"task {task.id} was edited")
+def slots(state: State) -> None:
+    """No slot has two tasks that should run. (Start-first updates mean to have two for a while.)"""
+    taken: dict[tuple[str, object], str] = {}
+    for task in state.tasks.values():
+        if task.desired != TaskState.RUNNING or task.status.state.terminal:
+            continue
+        service = state.services.get(task.service_id)
+        if service is None or (service.spec.update is not None and service.spec.update.order == "start-first"):
+            continue
+        other = taken.setdefault((task.service_id, task.slot or task.node_id), task.id)
+        if other != task.id:
+            raise Broken(f"tasks {other} and {task.id} should both run in slot {task.slot} of {task.service_id}")
+
+
+def capacity(state: State, node_id: str) -> None:
+    """No node has more reserved on it than it has."""
+    node = state.nodes.get(node_id)
+    if node is None:
+        return
+    tasks = [
+        task
+        for task in state.node_tasks(node_id)
+        if task.status.state >= TaskState.ASSIGNED and not task.status.state.terminal
+    ]
+    memory = sum(task.spec.resources.reservations.memory_bytes for task in tasks)
+    cpus = sum(task.spec.resources.reservations.nano_cpus for task in tasks)
+    total = node.description.resources
+    if memory > total.memory_bytes or cpus > total.nano_cpus:
+        raise Broken(f"node {node_id} has {memory} bytes and {cpus} CPUs reserved, of {total}")
+
+
+def one_way(old: Task, new: Task) -> None:
+    """States only grow, a task never moves, and nobody edits what the user wanted."""
+    if new.status.state < old.status.state or new.desired < old.desired:
+        raise Broken(f"task {new.id} went back from {old.status.state.word} to {new.status.state.word}")
+    if old.node_id and new.node_id != old.node_id:
+        raise Broken(f"task {new.id} moved from {old.node_id} to {new.node_id}")
+    if new.spec != old.spec or (old.attachments and new.attachments != old.attachments):
+        raise Broken(f"task {new.id} was edited")

@@ -250,3 +250,19 @@ def test_a_decision_that_lost_a_race_is_made_again():
     control.settle()
     assert control.state.tasks[task.id].desired == TaskState.SHUTDOWN
     assert len(control.live()) == 1
+
+
+def test_a_successor_that_fails_early_does_not_let_its_own_successor_pass_the_first_task():
+    control = plane(service(replicas=1, restart=RestartPolicy(delay_ns=0)), nodes=2)
+    control.converge()
+    (first,) = control.running()
+    stored = control.state.nodes[first.node_id]
+    drained = msgspec.structs.replace(stored.spec, availability=Availability.DRAIN)
+    control.must(Update(record=msgspec.structs.replace(stored, spec=drained), wanted=True))
+    control.settle()
+    control.report(control.live()[0].id, TaskState.REJECTED)
+    control.settle()
+    (third,) = control.live()
+    assert third.desired == TaskState.READY, "the first task has not stopped yet"
+    control.converge()
+    assert [task.id for task in control.running()] == [third.id]

@@ -47,7 +47,7 @@ def in_flight(control: ControlPlane) -> int:
 def test_no_more_slots_than_allowed_are_replaced_at_once(parallelism, order):
     control = plane(UpdateConfig(parallelism=parallelism, order=order))
     seen = []
-    control.after_commit.append(lambda state: seen.append(in_flight(control)))
+    control.after_commit.append(lambda state, events: seen.append(in_flight(control)))
     update_to(control, "web:2")
     control.converge()
     assert images(control) == ["web:2"] * 4
