@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 
-STEP = 1000
+STEP = 500
 """Records that a decider takes in, or looks at, in one turn."""
 
 
