@@ -36,6 +36,7 @@ class Log:
         self.entries: list[bytes] = []
         self.replicas = [MemoryStore() for _ in range(MANAGERS)]
         self._applied = [0] * MANAGERS
+        self.leader = 0  # whose watchers hear of a commit at once
         self.invariants = Invariants()
         self.checks: list[Callable[[State], None]] = []
 
@@ -45,14 +46,14 @@ class Log:
             self.replicas[replica].apply(index, self.entries[index - 1])
             self._applied[replica] = index
 
-    def append(self, replica: int, command: bytes) -> Outcome:
-        """Commit on the leader; every invariant is checked. The others follow when they need to."""
-        self.catch_up(replica)
-        store = self.replicas[replica]
+    def append(self, command: bytes) -> Outcome:
+        """Commit; every invariant is checked. Who does not lead follows when it needs to."""
+        self.catch_up(self.leader)
+        store = self.replicas[self.leader]
         with store.watch() as watch:
             self.entries.append(command)
             outcome = store.apply(len(self.entries), command)
-            self._applied[replica] = len(self.entries)
+            self._applied[self.leader] = len(self.entries)
             events = [event for event in watch.drain() if isinstance(event, Event)]
         self.invariants.check(store.view(), events)
         for check in self.checks:
@@ -108,9 +109,9 @@ class Office:
         )
         await asyncio.sleep(self._chance.uniform(0.0005, 0.004))
         if self.open:
-            return self._log.append(self.replica, command)
-        if self._chance.random() < 0.5:
-            self._log.append(self.replica, command)  # committed after all, but nobody is told
+            return self._log.append(command)
+        if self._chance.random() < 0.5:  # committed after all, but nobody is told; perhaps in another's term
+            loop.call_later(self._chance.uniform(0.0, 2.0), self._log.append, command)
         raise OutcomeUnknown("the leader went away")
 
 
@@ -131,6 +132,7 @@ class Managers:
         """Another manager takes office."""
         replica = self._chance.randrange(MANAGERS)
         self.log.catch_up(replica)
+        self.log.leader = replica
         self.term += 1
         office = Office(self.log, replica, self.term, self._chance)
         await office.commit([TakeOffice(term=self.term)], f"office-{self.term}")

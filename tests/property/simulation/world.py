@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -47,7 +48,7 @@ class World:
         )
         self._requests = itertools.count(1)
         self._promised: dict[str, list[ServiceSpec | None]] = {}  # what each service may be now: acknowledged, or tried
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()  # awaited before the end
 
     async def _serve(self, office: Office) -> None:
         self._dispatcher = Dispatcher(office, self.chance)
@@ -73,6 +74,8 @@ class World:
     async def write(self, *changes: AnyChange) -> Outcome:
         """As a client does: the same request again, until a leader answers."""
         request = f"client-{next(self._requests)}"
+        if self.ground.failures and self.chance.random() < 0.05:
+            self._spawn(self.managers.crash_leader())  # just now
         while True:
             office = self.managers.office
             try:
@@ -203,7 +206,10 @@ class World:
             else:
                 host.start()
 
-        task = asyncio.create_task(act())
+        self._spawn(act())
+
+    def _spawn(self, action: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(action)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
