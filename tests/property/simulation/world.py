@@ -75,7 +75,7 @@ class World:
         """As a client does: the same request again, until a leader answers."""
         request = f"client-{next(self._requests)}"
         if self.ground.failures and self.chance.random() < 0.05:
-            self._spawn(self.managers.crash_leader())  # just now
+            self._spawn(self._crash_soon())
         while True:
             office = self.managers.office
             try:
@@ -84,6 +84,11 @@ class World:
             except (NoLeader, OutcomeUnknown):
                 pass
             await asyncio.sleep(0.2)
+
+    async def _crash_soon(self) -> None:
+        """The leader dies while this write, or what its loops make of it, is under way."""
+        await asyncio.sleep(self.chance.uniform(0.0, 0.02))
+        await self.managers.crash_leader()
 
     def view(self) -> State:
         """The newest state there is: what a linearizable read gives."""
