@@ -14,7 +14,7 @@ import msgspec
 from shoal.api.objects import Endpoint, Network, NetworkAttachment, Service, Task, TaskStatus, VirtualIP
 from shoal.api.specs import ClusterSpec, PortConfig
 from shoal.api.states import TaskState
-from shoal.manager.allocator.ipam import AddressPool, configs, free_subnet, mac_of, overlapping
+from shoal.manager.allocator.ipam import INGRESS_SUBNET, AddressPool, configs, free_subnet, mac_of, overlapping
 from shoal.manager.allocator.ports import FIRST, LAST, Ports
 from shoal.manager.allocator.vni import VNIs
 from shoal.manager.backlog import STEP, Backlog
@@ -238,6 +238,8 @@ class Allocator:
             asked_for = [subnet for known in self._asked.values() for subnet in known]
             taken = [*(subnet for _, subnet in others), *asked_for]
             fresh = free_subnet(spec.default_address_pool, spec.subnet_size, taken)
+            if network.spec.ingress and not overlapping(str(INGRESS_SUBNET), others):
+                fresh = str(INGRESS_SUBNET)
             ipam = configs(network.spec.pools, fresh)
             if not ipam:
                 pools = ", ".join(spec.default_address_pool)

@@ -148,6 +148,12 @@ def test_each_network_has_its_own_subnet_and_vni():
     assert len({each.ipam[0].subnet for each in stored.values()}) == 4
 
 
+def test_the_ingress_network_has_the_subnet_that_is_kept_for_it():
+    control = plane(network("net1"), network("net2", ingress=True))
+    assert control.state.networks["net1"].ipam[0].subnet == "10.0.1.0/24"
+    assert control.state.networks["net2"].ipam[0].subnet == "10.0.0.0/24"
+
+
 def test_a_service_without_a_vip():
     control = plane(network(), service(networks=["net1"], endpoint=EndpointSpec(mode="dnsrr")))
     assert control.state.services["s1"].endpoint.virtual_ips == ()
