@@ -8,11 +8,10 @@ import pytest
 MANAGER = Path(__file__).parents[3] / "manager"
 IMPURE = {"aiohttp", "asyncio", "logging", "os", "pyroute2", "pysyncobj", "random", "secrets", "socket", "subprocess",
           "threading", "time", "uuid"}  # fmt: skip
-PURE = sorted(
-    str(path.relative_to(MANAGER))
-    for folder in ("orchestrator", "allocator", "scheduler")
-    for path in (MANAGER / folder).rglob("*.py")
-) + ["backlog.py", "deciders.py", "store/apply.py", "store/changes.py", "store/state.py"]
+FOLDERS = ("orchestrator", "allocator", "scheduler")
+FILES = ("backlog.py", "deciders.py", "store/apply.py", "store/changes.py", "store/state.py")
+MODULES = [str(path.relative_to(MANAGER)) for each in FOLDERS for path in (MANAGER / each).rglob("*.py")]
+PURE = sorted([*MODULES, *FILES])
 
 
 @pytest.mark.parametrize("module", PURE)
