@@ -40,9 +40,12 @@ class NodeInfo:
         self._failures: dict[object, deque[float]] = {}
 
     def hold(self, task: Task) -> None:
-        """Take in a task that was given to this node, or its newest record."""
+        """Take in a task that was given to this node, or its newest record.
+
+        One that has its node from the start holds nothing before it is ASSIGNED.
+        """
         self.release(task.id)
-        if task.status.state.terminal:
+        if task.status.state.terminal or task.status.state < TaskState.ASSIGNED:
             return
         self._held[task.id] = task
         self._count(task, 1)

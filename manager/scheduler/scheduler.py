@@ -180,6 +180,7 @@ class Scheduler:
                 self._groups.setdefault(group_of(record), {})[record.id] = None
             else:
                 self._fixed[record.id] = None
+            self._retry()  # it had been counted as taking room
 
     def deadline(self, now: float) -> float | None:
         return now if self._groups or self._fixed or not self._backlog.done else None

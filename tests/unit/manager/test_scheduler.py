@@ -326,3 +326,36 @@ def test_a_status_that_comes_late_frees_the_room_all_the_same():
     control.must(SetTaskStatus(id=old.id, status=TaskStatus(state=TaskState.SHUTDOWN)))
     control.settle()
     assert control.live("s2")[0].node_id == "a"
+
+
+def test_a_task_that_waits_for_its_own_node_takes_no_room_on_it():
+    control = ControlPlane()
+    control.must(Create(record=cluster()), Create(record=node("a", **SMALL)))
+    control.must(Create(record=service(kind="global", memory_bytes=80 * MIB)))
+    control.turn(1)  # the orchestrator takes in the view
+    control.turn(1)
+    assert control.live(), "created before the scheduler has heard of the node"
+    control.converge()
+    assert control.running()
+
+
+def test_room_that_a_refused_assignment_gives_back_is_used():
+    control = plane(node("a", **SMALL))
+    control.must(Create(record=service("s1", memory_bytes=80 * MIB)))
+    while not control.live("s1"):
+        control.turn(0)
+    scheduler = len(control.deciders) - 1
+    assert control.decide(scheduler)
+    (first,) = control.live("s1")
+    control.must(Update(record=msgspec.structs.replace(first, desired=TaskState.REMOVE)))
+    control.must(Create(record=service("s2", memory_bytes=80 * MIB)))
+    while not control.live("s2"):
+        control.turn(0)
+    control.deciders[scheduler].observe(control._pending[scheduler], control.state, control.now)
+    control._pending[scheduler] = []
+    control.commit(*control.deciders[scheduler].decide(control.state, control.now, 200).changes)
+    assert control.live("s2")[0].status.err, "the room is still counted as taken"
+    control.land(scheduler)
+    control.must(Delete(table="service", id="s1"))
+    control.settle()
+    assert control.live("s2")[0].node_id == "a"
