@@ -263,10 +263,13 @@ def _keeper(live: list[Task], at: Situation) -> Task:
 
 
 def _thin_out(keeper: Task, live: list[Task], at: Situation) -> SlotNeeds:
-    """Stop the others, except an old one that serves until its start-first successor runs."""
+    """Stop the others, except an old one that serves until its start-first successor runs.
+
+    One that was itself still waiting serves nobody, and may hold what the successor needs.
+    """
     others = [task for task in live if task is not keeper]
     if at.start_first and keeper.status.state < TaskState.RUNNING and not _outdated(keeper, at):
-        others = [task for task in others if not _outdated(task, at)]
+        others = [task for task in others if not _outdated(task, at) or task.desired != TaskState.RUNNING]
     return _stop(others, f"{keeper.id} has the slot")
 
 
