@@ -13,12 +13,12 @@ from types import FrameType
 
 import msgspec
 import pytest
-from tests.fakes.controlplane import ControlPlane, cluster, minter, node, service
 
 from shoal.api.states import NodeState, TaskState
 from shoal.manager.controlloop import BATCH
 from shoal.manager.deciders import deciders
 from shoal.manager.store.changes import Create, SetNodeStatus, Update
+from tests.fakes.controlplane import ControlPlane, cluster, minter, node, service
 
 TASKS = 100_000
 NODES = 1_000
