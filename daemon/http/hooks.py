@@ -7,7 +7,7 @@ each request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -48,12 +48,16 @@ class ClusterNetworks(Protocol):
         """Raises NotFound, and Conflict while tasks use it."""
 
 
+async def _not_in_a_swarm() -> dict[str, Any]:
+    return INACTIVE_SWARM
+
+
 class Hooks:
     """What the cluster's part provides. Each is None or its default until then."""
 
     def __init__(self) -> None:
         self.networks: ClusterNetworks | None = None
-        self.swarm_info: Callable[[], dict[str, Any]] = lambda: INACTIVE_SWARM
+        self.swarm_info: Callable[[], Awaitable[dict[str, Any]]] = _not_in_a_swarm
         self.ping_swarm: Callable[[], str] = lambda: "inactive"
         """The `Swarm` header: inactive, pending, error, locked, active/manager, active/worker."""
 

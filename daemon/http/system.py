@@ -76,7 +76,7 @@ class SystemRoutes:
         figures = {**_host(), "DockerRootDir": str(self._data_root), "SystemTime": _now()}
         for provider in self._info:
             figures.update(provider())
-        figures["Swarm"] = self._hooks.swarm_info()
+        figures["Swarm"] = await self._hooks.swarm_info()
         if version_of(request) < (1, 48):
             figures.pop("FirewallBackend", None)
         return reply(figures)
