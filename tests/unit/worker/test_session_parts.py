@@ -1,0 +1,62 @@
+"""The pure parts of sessions, renewals and assignments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shoal.api.messages import Assignments
+from shoal.api.objects import Task
+from shoal.api.specs import TaskSpec
+from shoal.api.states import Role
+from shoal.worker.assignments import Desired, OutOfOrder, Sequence
+from shoal.worker.credentials import CertificateFacts
+from shoal.worker.enroll import with_port
+from shoal.worker.renew import due_at
+from shoal.worker.session import BACKOFF_S, backoff_s
+
+
+def test_a_missed_message_is_noticed() -> None:
+    sequence = Sequence()
+    with pytest.raises(OutOfOrder):
+        sequence.check(Assignments(sequence=5))
+    sequence.check(Assignments(sequence=5, complete=True))
+    sequence.check(Assignments(sequence=6))
+    with pytest.raises(OutOfOrder):
+        sequence.check(Assignments(sequence=8))
+    with pytest.raises(OutOfOrder):
+        sequence.check(Assignments(sequence=6))
+
+
+@pytest.mark.parametrize(("failures", "bound"), [(1, 0.05), (2, 0.1), (4, 0.4), (6, 1.0), (1000, 1.0)])
+def test_backoff_doubles_up_to_its_bound(failures: int, bound: float) -> None:
+    assert backoff_s(failures, 0.0) == 0
+    assert backoff_s(failures, 0.999) == pytest.approx(bound * 0.999)
+    assert bound <= BACKOFF_S[1]
+
+
+def test_renewal_falls_between_half_and_four_fifths_of_a_life() -> None:
+    facts = CertificateFacts("n", "c", Role.WORKER, 1000.0, 2000.0)
+    assert due_at(facts, 0.0) == 1500.0
+    assert due_at(facts, 1.0) == pytest.approx(1800.0)
+
+
+@pytest.mark.parametrize(("given", "full"), [
+    ("192.0.2.1", "192.0.2.1:2377"), ("192.0.2.1:99", "192.0.2.1:99"), ("2001:db8::1", "[2001:db8::1]:2377"),
+    ("[2001:db8::1]", "[2001:db8::1]:2377"), ("[2001:db8::1]:99", "[2001:db8::1]:99"), ("m1", "m1:2377"),
+])
+def test_ports_are_added_where_they_lack(given: str, full: str) -> None:
+    assert with_port(given) == full
+
+
+async def test_assignments_outlive_the_daemon_but_not_the_node(tmp_path: Path) -> None:
+    path = tmp_path / "assignments.msgpack"
+    one, two = Task(id="t1", spec=TaskSpec()), Task(id="t2", spec=TaskSpec())
+    desired = Desired(path, "n1")
+    desired.apply(Assignments(sequence=1, complete=True, tasks=(one, two)))
+    desired.apply(Assignments(sequence=2, removed_tasks=("t1",)))
+    desired.close()
+    assert Desired(path, "n1").load() == [two]
+    assert Desired(path, "n2").load() == []
+    path.write_bytes(b"\xc1 no msgpack")
+    assert Desired(path, "n1").load() == []
