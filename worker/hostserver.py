@@ -33,6 +33,11 @@ class HostServer:
         await web.TCPSite(self._runner, address, port, ssl_context=self._credentials.server,
                           reuse_address=True).start()
 
+    @property
+    def port(self) -> int:
+        """Where it serves; 0 before."""
+        return int(self._runner.addresses[0][1]) if self._runner is not None else 0
+
     async def stop(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from shoal.api.errors import InvalidArgument, NotImplementedHere
 from shoal.daemon.http.wire import decode
 from shoal.daemon.swarm import wire

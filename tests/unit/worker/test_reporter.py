@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shoal.api.objects import TaskStatus
 from shoal.api.states import TaskState
 from shoal.worker.reporter import BATCH_S, Reporter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from shoal.api.messages import Assignments
 from shoal.api.objects import Task
 from shoal.api.specs import TaskSpec

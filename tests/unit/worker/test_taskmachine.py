@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from shoal.api.states import TaskState as S
 from shoal.worker.taskmachine import RELEASE_S, Action, Health, Local, Phase, Seen, Step, exit_error, found, step
 
@@ -37,7 +38,7 @@ def settle(start: Local, now: float = 0.0) -> Step:
         pytest.param(local(S.ASSIGNED), S.PREPARING, Action.PREPARE, "", id="a new task is accepted and prepared"),
         pytest.param(local(S.ASSIGNED, desired=S.READY), S.PREPARING, Action.PREPARE, "", id="also one that waits"),
         pytest.param(local(S.PREPARING, CREATED), S.STARTING, Action.START, "", id="prepared starts"),
-        pytest.param(local(S.PREPARING, CREATED, S.READY), S.READY, None, "", id="prepared waits while READY is wanted"),
+        pytest.param(local(S.PREPARING, CREATED, S.READY), S.READY, None, "", id="prepared waits for RUNNING"),
         pytest.param(local(S.READY, CREATED, S.READY), S.READY, None, "", id="and goes on waiting"),
         pytest.param(local(S.STARTING, RUNNING), S.RUNNING, None, "", id="started runs"),
         pytest.param(local(S.STARTING, Seen(phase=Phase.RUNNING, health=Health.STARTING)), S.STARTING, None, "",
