@@ -11,7 +11,8 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -198,7 +199,7 @@ class Dialer:
 
 async def keep(
     dialer: Dialer, addresses: Callable[[], list[str]], hello: Callable[[], Hello],
-    use: Callable[[Session], Awaitable[None]], lost: Callable[[str], None],
+    use: Callable[[Session], Coroutine[Any, Any, None]], lost: Callable[[str], None],
 ) -> None:
     """Hold one session after the other until cancelled. `use` serves an open one until it raises; `lost` hears why."""
     failures = 0
@@ -207,7 +208,7 @@ async def keep(
         try:
             session = await dialer.dial(addresses(), hello())
             failures = 0
-            await use(session)
+            await apart(use(session))
         except* (ShoalError, aiohttp.ClientError, OSError, TimeoutError) as group:
             why = "; ".join(str(error) or type(error).__name__ for error in leaves(group))
             failures += 1
@@ -218,6 +219,20 @@ async def keep(
             if session is not None:
                 await asyncio.shield(session.close())
         await asyncio.sleep(backoff_s(max(failures, 1), random.random()))  # noqa: S311 - spreads load
+
+
+async def apart(work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` in a task of its own.
+
+    Python 3.11's TaskGroup forgets that it was cancelled where one of its tasks fails at the same moment.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    task.result()
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from shoal.api.errors import ShoalError, Unavailable
 from shoal.api.membership import HOST_PORT, Identity, InitRequest
 from shoal.api.objects import NodeDescription
 from shoal.api.states import Role
-from shoal.daemon.swarm.process import ManagerProcess
+from shoal.daemon.swarm.process import PROGRAM, ManagerProcess
 from shoal.worker.agent import Agent, ClusterNetworking
 from shoal.worker.credentials import Credentials
 from shoal.worker.enroll import JoinRequest, enroll
@@ -44,14 +44,15 @@ class SwarmNetworking(ClusterNetworking, Protocol):
 
 
 class SwarmHost:
-    """`start` and `stop` with the daemon. `on_change` is called whenever the state or role changed."""
+    """`start` and `stop` with the daemon."""
 
     def __init__(
-        self, *, data_root: Path, run_root: Path, networks: SwarmNetworking, executor: Callable[[], Executor],
+        self, *, data_root: Path, run_root: Path, networks: SwarmNetworking, executor: Callable[[str], Executor],
         describe: Callable[[], NodeDescription], host_port: int = HOST_PORT,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.credentials = Credentials(data_root / "swarm")
-        self.manager = ManagerProcess(data_root, run_root)
+        self.manager = ManagerProcess(data_root, run_root, program)
         self.networks = networks
         self.agent: Agent | None = None
         self.state = "inactive"
@@ -63,6 +64,7 @@ class SwarmHost:
         self._server: HostServer | None = None
         self._changing = asyncio.Lock()  # init, join and leave, one at a time
         self._watchers: list[asyncio.Task[None]] = []
+        self._promoted = asyncio.Event()
 
     @property
     def identity(self) -> Identity | None:
@@ -198,7 +200,7 @@ class SwarmHost:
         await asyncio.gather(*watchers, return_exceptions=True)
 
     async def _start_agent(self, identity: Identity) -> None:
-        executor = self._make_executor()
+        executor = self._make_executor(identity.node_id)
         self._server = HostServer(self.credentials, executor)
         try:
             await self._server.start(identity.listen_addr, self._host_port)
@@ -248,7 +250,6 @@ class SwarmHost:
     async def _watch_manager(self) -> None:
         """Adopt the manager process or start it, again and again, while this host is a manager."""
         failures = 0
-        self._promoted = asyncio.Event()
         while True:
             if not self.manages:
                 self._promoted.clear()

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,17 +27,20 @@ SOCKET, LOG = "manager.sock", "manager.log"
 READY_TIMEOUT_S = 20.0
 CALL_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 5.0
+PROGRAM = (sys.executable, "-m", "shoal.manager")
 _POLL_S = 0.02
 
 
 class ManagerProcess:
     """At most one on a host: it holds a lock of its own."""
 
-    def __init__(self, data_root: Path, run_root: Path) -> None:
+    def __init__(self, data_root: Path, run_root: Path, program: Sequence[str] = PROGRAM) -> None:
+        self._program = program
         self._data_root = data_root
         self._run_root = run_root
         self.socket = run_root / SOCKET
         self._child: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
         self._client: aiohttp.ClientSession | None = None
 
     def client(self) -> aiohttp.ClientSession:
@@ -55,7 +59,7 @@ class ManagerProcess:
 
     def spawn(self, command: str, request: InitRequest | None = None) -> None:
         """Start it with `init`, `join` or `run`. See `ready`."""
-        arguments = [sys.executable, "-m", "shoal.manager", command,
+        arguments = [*self._program, command,
                      "--data-root", str(self._data_root), "--run-root", str(self._run_root)]
         self.socket.unlink(missing_ok=True)
         with (self._run_root / LOG).open("ab") as output:
