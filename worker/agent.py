@@ -163,16 +163,20 @@ class Agent:
         """Give back a container's places (or the one on `network_id`). No error where it has none."""
         held = self._attached.get(container_id, {})
         for one in [network_id] if network_id else list(held):
-            task_id = held.pop(one, "")
-            if task_id:
+            if (task_id := held.get(one)) is not None:
                 number = next(self._numbers)
-                await self._ask(number, Detach(id=number, task_id=task_id))
+                try:
+                    await self._ask(number, Detach(id=number, task_id=task_id))
+                except NotFound:
+                    log.debug("event=detached-already task=%s", task_id)
+                if held.get(one) == task_id:
+                    del held[one]
         if not held:
             self._attached.pop(container_id, None)
 
     def attachments(self) -> dict[str, dict[str, str]]:
         """Container id → network id → task id of what is attached."""
-        return {container: dict(held) for container, held in self._attached.items()}
+        return {container: dict(held) for container, held in self._attached.items() if held}
 
     async def find_network(self, reference: str) -> NetworkInfo | None:
         """An attachable network of the swarm, by id or name."""
@@ -314,7 +318,10 @@ class Agent:
         self._take(message.tasks, message.removed_tasks, complete=message.complete)
 
     def _take(self, tasks: Iterable[Task], removed: Iterable[str] = (), *, complete: bool = False) -> None:
-        containers = []
+        containers, removed = [], set(removed)
+        for held in self._attached.values():
+            for network_id in [one for one, task_id in held.items() if task_id in removed]:
+                del held[network_id]
         for task in tasks:
             if task.spec.attachment is None:
                 containers.append(task)

@@ -11,7 +11,7 @@ import msgspec
 from shoal.api import errors
 from shoal.api.errors import NotFound, NotManager, ShoalError, Unavailable
 from shoal.api.messages import NetworkInfo
-from shoal.daemon.http.hooks import WORKER_NOT_MANAGER
+from shoal.daemon.http.hooks import NOT_A_MANAGER, WORKER_NOT_MANAGER
 from shoal.daemon.swarm.host import SwarmHost
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class SwarmNetworks:
 
     def _must_manage(self) -> None:
         if not self._swarm.manages:
-            raise NotManager(WORKER_NOT_MANAGER)
+            raise NotManager(NOT_A_MANAGER if self._swarm.identity is None else WORKER_NOT_MANAGER)
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Raises ShoalError with the manager's message."""

@@ -1,0 +1,47 @@
+"""The swarm's part, put together for the daemon: the one place that joins engine, networks and swarm.
+
+    attaching, swarm = join_parts(...)   # the engine gets `attaching` for its networks
+    app = build_app(..., extra_routes=[lambda app: add_routes(app, swarm)])
+    await swarm.start()                  # after the engine has found its containers
+    attaching.reconcile()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shoal.api.errors import ShoalError
+from shoal.daemon.http.hooks import Hooks
+from shoal.daemon.swarm.host import SwarmHost
+from shoal.daemon.swarm.info import SwarmInfo
+from shoal.daemon.swarm.networks import SwarmNetworks
+from shoal.overlay.networks import Networks
+from shoal.worker.attachments import Attaching
+from shoal.worker.description import describe
+from shoal.worker.engine_executor import ContainerEngine, EngineExecutor
+
+
+def join_parts(
+    *, data_root: Path, run_root: Path, networks: Networks, engine: Callable[[], ContainerEngine],
+    labels: dict[str, str], hooks: Hooks,
+) -> tuple[Attaching, SwarmHost]:
+    """What the engine uses for its networks, and the swarm's part. Fills `hooks` in.
+
+    `engine` is asked when an agent starts: the engine itself needs the first result.
+    """
+    swarm = SwarmHost(
+        data_root=data_root, run_root=run_root, networks=networks,
+        executor=lambda node_id: EngineExecutor(engine(), node_id, lambda: describe(labels)),
+        describe=lambda: describe(labels))
+
+    def is_local(reference: str) -> bool:
+        try:
+            networks.network(reference)
+        except ShoalError:
+            return False
+        return True
+
+    info = SwarmInfo(swarm)
+    hooks.networks, hooks.swarm_info, hooks.ping_swarm = SwarmNetworks(swarm), info.info, info.ping
+    return Attaching(networks, is_local, lambda: swarm.agent), swarm
