@@ -38,6 +38,7 @@ from shoal.api.sandbox import EndpointRequest
 from shoal.api.states import Role, TaskState
 from shoal.worker.assignments import Desired, Sequence
 from shoal.worker.credentials import Credentials
+from shoal.worker.enroll import with_port
 from shoal.worker.executor import Executor
 from shoal.worker.renew import Renewer
 from shoal.worker.reporter import Reporter
@@ -138,8 +139,11 @@ class Agent:
     def addresses(self) -> list[str]:
         """Where managers were last known, the leader first."""
         identity = self._credentials.identity
-        managers = identity.managers if identity is not None else ()
-        return [one.addr for one in sorted(managers, key=lambda one: one.node_id != self.leader)]
+        if identity is None:
+            return []
+        known = [one.addr for one in sorted(identity.managers, key=lambda one: one.node_id != self.leader)]
+        own = [with_port(identity.advertise_addr)] if identity.role is Role.MANAGER else []
+        return list(dict.fromkeys([*known, *own]))
 
     # --- what others on this host ask ---
 

@@ -255,7 +255,7 @@ class SwarmHost:
                 self._promoted.clear()
                 await self._promoted.wait()
             pid = await self.manager.pid()
-            if pid is None:
+            if pid is None and self.manages:
                 raft = self.credentials.folder / "raft"
                 self.manager.spawn("run" if raft.exists() and any(os.scandir(raft)) else "join")
                 pid = await self.manager.pid()

@@ -27,7 +27,7 @@ async def serve(command: str, data: Path, run: Path) -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read() or b"null", type=InitRequest | None)
     if request is not None and request.hostname == "refused":
         sys.exit("the address is already in use")
-    manager = ScriptedManager(folder, swarm)
+    manager = ScriptedManager(folder if command == "init" else run / "manager", swarm)
     await manager.start()
     if command == "init":
         assert request is not None

@@ -12,19 +12,22 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from shoal.api.errors import ShoalError, Unavailable
 from shoal.api.membership import InitRequest
-from shoal.api.objects import NodeDescription
+from shoal.api.objects import ManagerInfo, NodeDescription
+from shoal.api.states import Role
 from shoal.daemon.http.errors import errors
 from shoal.daemon.swarm.host import SwarmHost
 from shoal.daemon.swarm.info import SwarmInfo
 from shoal.daemon.swarm.routes import add_routes
-from tests.integration.worker.scripted import NoContainers, NotedNetworks, until
-from tests.unit.manager.controlapi_store import MANAGER
+from shoal.manager.store.changes import Update
+from tests.integration.worker.scripted import NoContainers, NotedNetworks, ScriptedManager, until
+from tests.unit.manager.controlapi_store import MANAGER, Swarm
 
 PROGRAM = (sys.executable, "-c",
            f"import sys; sys.path.insert(0, {str(Path.cwd())!r}); sys.argv[0] = 'manager_program'; "
@@ -196,3 +199,47 @@ async def test_requests_are_passed_on_with_body_version_and_node(hosts: Hosts, h
         answer = await client.post("/swarm/join", json={"RemoteAddrs": ["127.0.0.1"], "JoinToken": "x"})
         assert answer.status == 503
     await host.leave(force=True)
+
+
+async def test_a_worker_joins_is_promoted_demoted_and_leaves(hosts: Hosts, host: SwarmHost, tmp_path: Path) -> None:
+    swarm = Swarm()
+    leader = ScriptedManager(tmp_path / "leader", swarm)
+    await leader.start()
+    swarm.store.apply(Update(record=msgspec.structs.replace(
+        swarm.store.view().nodes[MANAGER], manager=ManagerInfo(raft_id="r", addr=leader.addr))))
+    try:
+        async with client_of(host) as client:
+            answer = await client.post("/swarm/join", json={
+                "RemoteAddrs": [leader.addr], "JoinToken": leader.token(), "AdvertiseAddr": "127.0.0.1",
+                "ListenAddr": "127.0.0.1"})
+            assert (answer.status, await answer.text()) == (200, "")
+            assert SwarmInfo(host).ping() == "active/worker"
+            answer = await client.get("/nodes")
+            assert answer.status == 503
+            assert "Worker nodes can't be used" in (await answer.json())["message"]
+        await change_role(swarm, leader, host, Role.MANAGER)
+        await until(lambda: "join" in hosts.starts())
+        pid = await hosts.pid(host)
+        assert host.identity is not None
+        assert host.identity.raft_id
+        assert SwarmInfo(host).ping() == "active/manager"
+        await change_role(swarm, leader, host, Role.WORKER)
+        await until(lambda: not (hosts.root / "swarm" / "raft").exists())
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        assert SwarmInfo(host).ping() == "active/worker"
+        await host.leave(force=False)
+        assert host.state == "inactive"
+    finally:
+        await leader.stop()
+
+
+async def change_role(swarm: Swarm, leader: ScriptedManager, host: SwarmHost, role: Role) -> None:
+    """What a promotion does: the store wants it, and the leader says so to the node."""
+    assert host.identity is not None
+    node = swarm.store.view().nodes[host.identity.node_id]
+    spec = msgspec.structs.replace(node.spec, role=role)
+    swarm.store.apply(Update(record=msgspec.structs.replace(node, spec=spec), wanted=True))
+    leader.role = role
+    await leader.drop()
+    await until(lambda: leader.sockets)
