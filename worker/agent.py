@@ -117,6 +117,7 @@ class Agent:
             self._running = None
         await self._dialer.close()
         if leaving:
+            self._desired.discard()
             await self._tasks.stop_all()
             await self._networks.apply_cluster(complete=True)
         else:

@@ -93,7 +93,20 @@ class Desired:
         except OSError as error:
             log.error("event=assignments-not-kept path=%s error=%s", self._path, error)
 
+    @property
+    def due(self) -> bool:
+        """Whether the copy is behind, and is about to be written."""
+        return self._timer is not None
+
     def close(self) -> None:
         """Write what is due."""
-        if self._timer is not None:
+        if self.due:
             self.save()
+
+    def discard(self) -> None:
+        """Forget everything, the copy as well: this host leaves the swarm."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.tasks = {}
+        self._path.unlink(missing_ok=True)

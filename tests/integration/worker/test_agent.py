@@ -151,6 +151,18 @@ async def test_without_a_release_it_stops_after_two_seconds(host: Host, manager:
     assert 1.9 < time.monotonic() - began < 4
 
 
+async def test_leaving_removes_the_swarms_containers(host: Host, manager: ScriptedManager) -> None:
+    host.executor.containers["unknown"] = Seen(phase=Phase.EXITED, container_id="cunknown")
+    manager.first = [Assignments(sequence=1, complete=True, tasks=(task(networked=True), task("t2")),
+                                 networks=(NET,))]
+    agent = await host.start()
+    await until(lambda: "running" in manager.states("t1") and "running" in manager.states("t2"))
+    host.agent = None
+    await agent.stop(leaving=True)
+    assert host.executor.containers == {}
+    assert host.networks.known == {}
+
+
 # --- sessions ---
 
 

@@ -61,3 +61,12 @@ async def test_assignments_outlive_the_daemon_but_not_the_node(tmp_path: Path) -
     assert Desired(path, "n2").load() == []
     path.write_bytes(b"\xc1 no msgpack")
     assert Desired(path, "n1").load() == []
+
+
+async def test_nothing_is_written_after_leaving(tmp_path: Path) -> None:
+    desired = Desired(tmp_path / "assignments.msgpack", "n1")
+    desired.apply(Assignments(sequence=1, complete=True, tasks=(Task(id="t1", spec=TaskSpec()),)))
+    assert desired.due
+    desired.discard()
+    assert not desired.due
+    assert desired.load() == []
