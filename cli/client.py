@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from shoal.api.errors import ShoalError
 
-API = "/v1.50"
+API_VERSION = "1.50"
 DEFAULT_HOST = "unix:///run/shoal/shoal.sock"
 STDOUT, STDERR = 1, 2
 _FRAME = struct.Struct(">BxxxI")
@@ -31,7 +31,8 @@ class ClientError(ShoalError):
 class Client:
     """One daemon, addressed as DOCKER_HOST addresses it: `unix:///path` or `tcp://host:port`."""
 
-    def __init__(self, host: str | None = None) -> None:
+    def __init__(self, host: str | None = None, version: str = API_VERSION) -> None:
+        self._prefix = f"/v{version}"
         self.host = host or os.environ.get("SHOAL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
 
     def call(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
@@ -66,7 +67,7 @@ class Client:
         """POST, then take the connection over: the socket carries the container's streams."""
         connection = self._connect()
         headers = {"Content-Type": "application/json", "Connection": "Upgrade", "Upgrade": "tcp"}
-        connection.request("POST", _target(path, query), _json(body) or b"", headers)
+        connection.request("POST", self._target(path, query), _json(body) or b"", headers)
         taken = connection.sock
         answer = _HeadersOnly(taken, method="POST")
         answer.begin()
@@ -82,13 +83,16 @@ class Client:
         headers = {"Content-Type": content_type} if body is not None else {}
         chunked = body is not None and not isinstance(body, bytes)
         try:
-            connection.request(method, _target(path, query), body, headers, encode_chunked=chunked)
+            connection.request(method, self._target(path, query), body, headers, encode_chunked=chunked)
             answer = connection.getresponse()
         except OSError as error:
             raise ClientError(f"cannot talk to {self.host}: {error}") from error
         if answer.status >= 400:
             raise _refusal(answer)
         return answer
+
+    def _target(self, path: str, query: dict[str, Any] | None) -> str:
+        return self._prefix + quote(path, safe="/:@") + _query(query)
 
     def _connect(self) -> http.client.HTTPConnection:
         kind, _, address = self.host.partition("://")
@@ -132,9 +136,9 @@ def demultiplex(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
             yield number, piece
 
 
-def _target(path: str, query: dict[str, Any] | None) -> str:
+def _query(query: dict[str, Any] | None) -> str:
     words = {name: _word(value) for name, value in (query or {}).items() if value is not None}
-    return API + quote(path, safe="/:@") + (f"?{urlencode(words)}" if words else "")
+    return f"?{urlencode(words)}" if words else ""
 
 
 def _word(value: Any) -> str:

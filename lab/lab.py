@@ -80,13 +80,17 @@ def names() -> list[str]:
 
 def down(name: str) -> None:
     """End every process of the lab and remove all that it made. No error where there is nothing."""
-    run, data = RUN / name, DATA / name
+    remove(RUN / name, DATA / name, f"/shoal-lab/{name}")
+
+
+def remove(run: Path, data: Path, cgroup: str) -> None:
+    """End what is marked with `run`, and remove what is under the two folders and the cgroup."""
     mark = f"{run}/"
     processes.kill(filter(processes.is_init, processes.marked(mark)))  # and with it all of its pid namespace
     processes.kill(processes.marked(mark))
     for mount in _mounts_below(run, data):
         _unmount(mount)
-    for folder in _cgroups(f"/shoal-lab/{name}"):
+    for folder in _cgroups(cgroup):
         folder.rmdir()
     for folder in (run, data):
         shutil.rmtree(folder, ignore_errors=True)

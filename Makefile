@@ -1,0 +1,44 @@
+# What people and CI run. Everything needs a Debian 12+ or Ubuntu 24.04 machine; setup, demo, test and bench need root.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup check test test-unit demo bench fuzz clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml setup/packages.sh
+	sh setup/packages.sh
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --require-hashes -r requirements.lock
+	$(RUN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+check: setup
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+test: setup
+	$(RUN)/pytest
+
+test-unit: setup
+	$(RUN)/pytest tests/unit tests/property
+
+demo: setup
+	$(RUN)/python examples/demo.py
+
+bench: setup
+	sh setup/peers.sh
+	$(RUN)/python -m bench
+
+fuzz: setup
+	FUZZ_RUNS=5000 $(RUN)/pytest tests/property/raft -k fuzz
+
+lock:
+	$(RUN)/pip-compile --quiet --upgrade --extra dev --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --strip-extras --allow-unsafe --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,115 @@
+"""Run every measurement on both systems in turn and write the table."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import image as images
+from bench import measures
+from bench.peers.dockerd import Dockerd
+from bench.peers.hosts import Peer, wait_until
+from bench.peers.shoal import Shoal
+
+RESULTS = Path(__file__).parent / "results"
+
+Measure = Callable[[Peer, str], float]
+
+
+class Row:
+    """One line of the table. `limit`: the ratio Shoal / dockerd that is to be reached; None: at least as high."""
+
+    def __init__(self, title: str, unit: str, measure: Measure, limit: float | None, repeat: int) -> None:
+        self.title, self.unit, self.measure, self.limit, self.repeat = title, unit, measure, limit, repeat
+
+    def met(self, ratio: float) -> bool:
+        return ratio >= 1.0 if self.limit is None else ratio <= self.limit
+
+
+ONE_MANAGER = [Row("memory of a one-manager swarm, idle (PSS)", "MiB", measures.idle_memory, 1.0, 1)]
+STEADY = [
+    Row("docker run --rm busybox true", "s", measures.run_true, 0.5, 15),
+    Row("create 20 replicas on an overlay, until all run", "s", measures.create_replicas, 0.4, 3),
+    Row("scale 0 to 50 on an overlay, until all run", "s", measures.scale_up, 0.4, 3),
+    Row("container to container across hosts, one TCP stream", "Gbit/s", measures.overlay_throughput, None, 3),
+]
+CRASHES = [
+    Row("worker crash, until all replicas run elsewhere", "s", measures.worker_crash, 0.4, 1),
+    Row("leader crash, until the next write succeeds", "s", measures.leader_crash, 0.25, 1),
+]
+SHAPES = [((1, 0), ONE_MANAGER), ((3, 2), STEADY + CRASHES)]
+
+
+def measure(peer: Peer, archive: Path, image: str, only: str) -> dict[str, list[float]]:
+    """Every figure of one system, each of its measurements in a list."""
+    figures: dict[str, list[float]] = {}
+    for (managers, workers), rows in SHAPES:
+        wanted = [row for row in rows if only in row.title]
+        if not wanted:
+            continue
+        try:
+            peer.up(managers, workers, archive)
+            measures.make_network(peer.client(peer.hosts()[0]))
+            wait_until(lambda: peer.client(peer.hosts()[0]).call("GET", "/nodes") is not None)
+            for row in wanted:
+                figures[row.title] = [row.measure(peer, image) for _ in range(row.repeat)]
+                print(f"{peer.name}: {row.title}: {_show(figures[row.title])} {row.unit}", file=sys.stderr, flush=True)
+        finally:
+            peer.down()
+    return figures
+
+
+def _show(values: list[float]) -> str:
+    return " ".join(f"{value:.3g}" for value in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", default="", help="measurements whose title contains this")
+    parser.add_argument("--peers", default="dockerd,shoal")
+    parser.add_argument("--rounds", type=int, default=1, help="how often both are measured, in turn")
+    options = parser.parse_args()
+    known: dict[str, type[Dockerd] | type[Shoal]] = {"dockerd": Dockerd, "shoal": Shoal}
+    figures: dict[str, dict[str, list[float]]] = {name: {} for name in options.peers.split(",")}
+    with tempfile.TemporaryDirectory() as folder:
+        archive, image = images.build(Path(folder))
+        for _ in range(options.rounds):
+            for name in figures:
+                for title, values in measure(known[name](), archive, image, options.only).items():
+                    figures[name].setdefault(title, []).extend(values)
+    report(figures)
+
+
+def report(figures: dict[str, dict[str, list[float]]]) -> None:
+    """Print the table; write it where both systems were measured whole."""
+    lines = ["| what | Shoal | dockerd | ratio | at most | met |", "|---|---|---|---|---|---|"]
+    for row in (row for _, rows in SHAPES for row in rows):
+        ours, theirs = (figures.get(name, {}).get(row.title) for name in ("shoal", "dockerd"))
+        if not ours or not theirs:
+            continue
+        mine, peer = statistics.median(ours), statistics.median(theirs)
+        ratio = mine / peer
+        bound = "at least 1" if row.limit is None else f"{row.limit}"
+        lines.append(
+            f"| {row.title} | {mine:.3g} {row.unit} | {peer:.3g} {row.unit} | {ratio:.2f} | {bound} |"
+            f" {'yes' if row.met(ratio) else 'NO'} |"
+        )
+    print("\n".join(lines))
+    if all(row.title in figures.get(name, {}) for name in ("shoal", "dockerd") for _, rows in SHAPES for row in rows):
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+        RESULTS.mkdir(exist_ok=True)
+        head = f"# {stamp}: {os.cpu_count()} cores, kernel {platform.release()}, dockerd 20.10 (Debian), medians\n\n"
+        (RESULTS / f"{stamp}.md").write_text(head + "\n".join(lines) + "\n")
+        (RESULTS / f"{stamp}.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Installs the Debian packages that Shoal stands on. Does nothing where they are all there.
+set -eu
+
+packages="runc crun conmon catatonit nftables libnftables1 conntrack iproute2 util-linux busybox-static
+golang-github-containers-common python3-venv"
+
+missing=
+for package in $packages; do
+    dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+        missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "these packages are missing:$missing. Install them, or run this as root." >&2
+    exit 1
+fi
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words is meant
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
