@@ -30,9 +30,11 @@ from shoal.lab.host import (
     start_daemon,
     wait_for_daemon,
 )
+from shoal.lab.image import archive
 from shoal.lab.plan import HostPlan, LabPlan, plan
 from shoal.lab.processes import LabError
 from shoal.lab.swarm import call, form
+from shoal.lab.swarm import load as load_image
 
 RUN = Path("/run/shoal/lab")
 DATA = Path("/var/lib/shoal/lab")
@@ -42,7 +44,10 @@ Progress = Callable[[str], None]
 
 
 def up(name: str, managers: int, workers: int, *, progress: Progress = lambda _: None) -> LabPlan:
-    """Start the hosts and form the swarm. After an error nothing is left. Raises ShoalError."""
+    """Start the hosts, form the swarm, give every host the image `busybox`. After an error nothing is left.
+
+    Raises ShoalError.
+    """
     if os.geteuid() != 0:
         raise LabError("a lab needs root: it makes namespaces, links and mounts")
     lab = plan(name, managers, workers, run=RUN, data=DATA)
@@ -57,8 +62,11 @@ def up(name: str, managers: int, workers: int, *, progress: Progress = lambda _:
         make_hub(lab)
         with ThreadPoolExecutor(len(lab.hosts)) as pool:
             list(pool.map(lambda host: start(lab, host), lab.hosts))
-        progress(f"{len(lab.hosts)} hosts are up")
-        form(lab, progress)
+            progress(f"{len(lab.hosts)} hosts are up")
+            busybox, _ = archive()
+            loading = pool.map(lambda host: load_image(lab, host, busybox), lab.hosts)
+            form(lab, progress)
+            list(loading)
     except BaseException:
         down(name)
         raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shoal.api.membership import MANAGER_PORT
-from shoal.lab.plan import LabPlan
+from shoal.lab.plan import HostPlan, LabPlan
 from shoal.lab.processes import LabError
 
 TIMEOUT_S = 60.0
@@ -19,23 +19,39 @@ TIMEOUT_S = 60.0
 
 def call(path: Path, method: str, target: str, body: object = None) -> Any:
     """One call to a daemon; the decoded answer. Raises LabError with the daemon's message."""
+    text = send(path, method, target, b"" if body is None else json.dumps(body).encode(), "application/json")
+    return json.loads(text) if text.strip() else {}
+
+
+def load(lab: LabPlan, host: HostPlan, archive: bytes) -> None:
+    """Give a host the image of an archive. Raises LabError."""
+    send(lab.socket(host), "POST", "/images/load?quiet=1", archive, "application/x-tar")
+
+
+def send(path: Path, method: str, target: str, body: bytes, content_type: str) -> bytes:
+    """One call to a daemon; the answer as it is. Raises LabError with the daemon's message."""
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(TIMEOUT_S)
     try:
         connection.sock.connect(str(path))
-        headers = {"Content-Type": "application/json"}
-        connection.request(method, target, None if body is None else json.dumps(body), headers)
+        connection.request(method, target, body or None, {"Content-Type": content_type})
         answer = connection.getresponse()
         text = answer.read()
-        decoded = json.loads(text) if text.strip() else {}
         if answer.status >= 400:
-            raise LabError(f"{method} {target} on {path.parent.name}: {decoded.get('message', answer.status)}")
-        return decoded
+            raise LabError(f"{method} {target} on {path.parent.name}: {_message(text) or answer.status}")
+        return text
     except OSError as error:
         raise LabError(f"{method} {target} on {path.parent.name}: {error}") from error
     finally:
         connection.close()
+
+
+def _message(text: bytes) -> str:
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text.decode(errors="replace").strip()
 
 
 def form(lab: LabPlan, progress: Callable[[str], None]) -> None:
