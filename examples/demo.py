@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from shoal.api.errors import ShoalError
@@ -57,7 +57,7 @@ def demonstrate(lab: LabPlan) -> None:
     nodes = {node["ID"]: node["Description"]["Hostname"] for node in client.call("GET", "/nodes")}
     deploy(client)
     show(client, nodes)
-    heard = wait_for("every replica's host to answer by the name `web`", lambda: answers(client), all_hosts(client, nodes))
+    heard = wait_for("every replica's host to answer", lambda: answers(client), all_hosts(client, nodes))
     say("a client that calls http://web/ was answered by " + counted(heard))
     lose_a_worker(lab, client, nodes)
     lose_the_leader(lab, client)
@@ -74,14 +74,14 @@ def deploy(client: Client) -> None:
     say(f"web ({REPLICAS} replicas) and client run after {time.monotonic() - begin:.1f} s:")
 
 
-def spec(name: str, script: str, replicas: int, env: list[str] | None = None, constraints: list[str] | None = None) -> Json:
+def spec(name: str, script: str, replicas: int, env: Sequence[str] = (), constraints: Sequence[str] = ()) -> Json:
     return {
         "Name": name,
         "Mode": {"Replicated": {"Replicas": replicas}},
         "TaskTemplate": {
-            "ContainerSpec": {"Image": "busybox", "Command": ["sh", "-c", script], "Env": env or [], "Init": True},
+            "ContainerSpec": {"Image": "busybox", "Command": ["sh", "-c", script], "Env": list(env), "Init": True},
             "Networks": [{"Target": "shop"}],
-            "Placement": {"Constraints": constraints or []},
+            "Placement": {"Constraints": list(constraints)},
         },
     }
 
@@ -93,12 +93,12 @@ def lose_a_worker(lab: LabPlan, client: Client, nodes: dict[str, str]) -> None:
     say(f"power off w2, which runs {had} replica{'s' if had != 1 else ''} …")
     begin = time.monotonic()
     labs.crash(lab, lab.host("w2"))
-    wait_for("the replicas to run elsewhere", lambda: [task for task in running(client, "web") if task["NodeID"] != lost],
-             lambda tasks: len(tasks) == REPLICAS)
+    wait_for("the replicas to run elsewhere", lambda: sum(task["NodeID"] != lost for task in running(client, "web")),
+             lambda count: count == REPLICAS)
     say(f"all {REPLICAS} replicas run again, none on w2, {time.monotonic() - begin:.1f} s after it died:")
     show(client, nodes)
     before = len(lines(client))
-    heard = wait_for("20 more answers", lambda: Counter(lines(client)[before:]), lambda found: sum(found.values()) >= 20)
+    heard = wait_for("20 more answers", lambda: Counter(lines(client)[before:]), lambda found: found.total() >= 20)
     say("the client is answered by " + counted(heard))
     if heard["w2"] > 1:  # one line may have been under way
         raise Failed("the client still hears the host that is off")
