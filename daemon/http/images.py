@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -12,15 +10,15 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.daemon.http.spool import spooled
+from shoal.daemon.http.times import NEVER, SECOND_NS, moment_ns, rfc3339, stamp_ns
 from shoal.daemon.http.versions import version_of
-from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply
+from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply, truth
 from shoal.engine.images import reference
 from shoal.engine.images.config import Image, config_json
 from shoal.engine.images.images import Images, Removal
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
-_NEVER = "0001-01-01T00:00:00Z"
 
 
 class ImageRoutes:
@@ -52,7 +50,7 @@ class ImageRoutes:
         if not labels_match(wanted.get("label", []), image.config.labels):
             return False
         for value in wanted.get("dangling", []):
-            if _truth(value, "dangling") == bool(image.repo_tags):
+            if truth(value, "dangling") == bool(image.repo_tags):
                 return False
         patterns = wanted.get("reference", [])
         if patterns and not any(_name_matches(pattern, tag) for pattern in patterns for tag in image.repo_tags):
@@ -63,7 +61,7 @@ class ImageRoutes:
         for value in wanted.get("since", []):
             if image.created <= self._images.resolve(value).created:
                 return False
-        return all(_seconds(image.created) < _moment(value) for value in wanted.get("until", []))
+        return all(stamp_ns(image.created) < moment_ns(value, "until") for value in wanted.get("until", []))
 
     def _summary(self, image: Image, patterns: Any, legacy: bool) -> dict[str, Any]:
         tags = [tag for tag in image.repo_tags if not patterns or any(_name_matches(p, tag) for p in patterns)]
@@ -72,7 +70,7 @@ class ImageRoutes:
             "ParentId": "",
             "RepoTags": tags,
             "RepoDigests": list(image.repo_digests),
-            "Created": int(_seconds(image.created)),
+            "Created": stamp_ns(image.created) // SECOND_NS,
             "Size": image.size,
             "SharedSize": -1,
             "Labels": image.config.labels,
@@ -92,7 +90,7 @@ class ImageRoutes:
             "RepoDigests": list(image.repo_digests),
             "Parent": "",
             "Comment": image.comment,
-            "Created": image.created or _NEVER,
+            "Created": image.created or NEVER,
             "DockerVersion": "",
             "Author": image.author,
             "Config": _full_config(image),
@@ -101,7 +99,7 @@ class ImageRoutes:
             "Size": image.size,
             "GraphDriver": {"Name": "overlay2", "Data": None},
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
-            "Metadata": {"LastTagTime": _stamp(image.last_tagged) if image.last_tagged else _NEVER},
+            "Metadata": {"LastTagTime": rfc3339(int(image.last_tagged * SECOND_NS))},
         }
         if image.variant:
             body["Variant"] = image.variant
@@ -115,7 +113,7 @@ class ImageRoutes:
         rows = [
             {
                 "Id": "<missing>",
-                "Created": int(_seconds(entry.created)),
+                "Created": stamp_ns(entry.created) // SECOND_NS,
                 "CreatedBy": entry.created_by,
                 "Tags": None,
                 "Size": 0 if entry.empty_layer else next(sizes, 0),
@@ -200,8 +198,8 @@ class ImageRoutes:
 
     async def prune(self, request: web.Request) -> web.Response:
         wanted = filters(request, PRUNE_FILTERS)
-        dangling = all(_truth(value, "dangling") for value in wanted.get("dangling", ["true"]))
-        until = min((_moment(value) for value in wanted.get("until", [])), default=None)
+        dangling = all(truth(value, "dangling") for value in wanted.get("dangling", ["true"]))
+        until = min((moment_ns(value, "until") / SECOND_NS for value in wanted.get("until", [])), default=None)
         removals, freed = await self._images.prune(dangling_only=dangling, until=until)
         return reply(
             {"ImagesDeleted": [_removal(removal) for removal in removals] or None, "SpaceReclaimed": freed}
@@ -235,40 +233,3 @@ def _name_matches(pattern: str, tag: str) -> bool:
     return any(
         text.count("/") == pattern.count("/") and fnmatch.fnmatchcase(text, pattern) for text in (tag, name)
     )
-
-
-def _truth(value: str, name: str) -> bool:
-    if value.lower() in ("1", "t", "true"):
-        return True
-    if value.lower() in ("0", "f", "false"):
-        return False
-    raise InvalidArgument(f"invalid filter '{name}=[{value}]'")
-
-
-def _seconds(stamp: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time; 0 where it is none."""
-    try:
-        trimmed = re.sub(r"(\.\d{1,6})\d*", r"\1", stamp.replace("Z", "+00:00"))
-        return max(0.0, datetime.fromisoformat(trimmed).timestamp())
-    except ValueError:
-        return 0.0
-
-
-def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _moment(value: str) -> float:
-    """A point in time as `until` has it: RFC 3339, seconds since the epoch, or a duration back from now."""
-    import time
-
-    from shoal.engine.images.changes import duration_ns
-
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    found = _seconds(value)
-    return found if found else time.time() - duration_ns(value) / 1e9
-
-

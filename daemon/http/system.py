@@ -33,7 +33,7 @@ UNSUPPORTED = (
 )
 
 
-class Auth(Wire):
+class Auth(Wire, frozen=True):
     username: str = ""
     password: str = ""
     serveraddress: str = ""

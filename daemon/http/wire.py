@@ -1,35 +1,30 @@
-"""What clients send, read as Docker reads it: bodies, and queries.
+"""What clients send, read as Docker reads it: bodies, and queries. And the form of answers.
 
-Keys of a body match without regard to case, `null` is absent, keys that are not
-known are ignored, wrong types are refused. A wire type is a msgspec struct that
-names its fields as the API does; a handler turns it into nouns once.
+A wire type is an `api.wire.Wire` that names its fields as the API does; a handler
+turns it into nouns once.
 """
 
 from __future__ import annotations
 
-import functools
-import types
-import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument
+from shoal.api.wire import Wire, decode
+
+__all__ = ["MAX_BODY_BYTES", "Wire", "body", "decode", "empty", "filters", "flag", "labels_match", "number", "reply",
+           "truth"]
 
 MAX_BODY_BYTES = 16 << 20
-MAX_DEPTH = 64
 
 T = TypeVar("T")
 
 
-class Wire(msgspec.Struct, kw_only=True, rename="pascal"):
-    """Base of bodies that clients send."""
-
-
-async def body(request: web.Request, kind: type[T], *, required: bool = True) -> T:
-    """The request's JSON body as `kind`.
+async def body(request: web.Request, kind: type[T], *, required: bool = True, unknown: list[str] | None = None) -> T:
+    """The request's JSON body as `kind`; `unknown` as in `api.wire.convert`.
 
     Raises InvalidArgument where it is no JSON, not of that type, of another content type, or
     missing although `required`.
@@ -43,67 +38,7 @@ async def body(request: web.Request, kind: type[T], *, required: bool = True) ->
         raise InvalidArgument(
             f"unsupported Content-Type header ({request.content_type}): must be 'application/json'"
         )
-    return decode(raw, kind)
-
-
-def decode(raw: bytes, kind: type[T]) -> T:
-    """`raw` JSON as `kind`. Raises InvalidArgument."""
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from error
-    return convert(value, kind)
-
-
-def convert(value: Any, kind: type[T]) -> T:
-    """A decoded JSON value as `kind`. Raises InvalidArgument naming the field."""
-    try:
-        return msgspec.convert(_fold(value, kind, 0), kind)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from error
-
-
-def _fold(value: Any, kind: Any, depth: int) -> Any:
-    """`value` with the keys of structs spelt as their fields, and nulls left out."""
-    if depth > MAX_DEPTH:
-        raise InvalidArgument("invalid JSON: nested too deeply")
-    kind = _without_none(kind)
-    if isinstance(value, dict):
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            fields = _fields(kind)
-            folded = {}
-            for key, item in value.items():
-                field = fields.get(key.lower())
-                if field is not None and item is not None:
-                    folded[field[0]] = _fold(item, field[1], depth + 1)
-            return folded
-        if get_origin(kind) is dict:
-            inner = get_args(kind)[1]
-            return {key: _fold(item, inner, depth + 1) for key, item in value.items()}
-    elif isinstance(value, list) and get_origin(kind) in (list, tuple):
-        inner = get_args(kind)[0]
-        return [_fold(item, inner, depth + 1) for item in value]
-    return value
-
-
-def _without_none(kind: Any) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):
-        kinds = [each for each in get_args(kind) if each is not type(None)]
-        if len(kinds) == 1:
-            return kinds[0]
-        # Of several, the one that has keys: {"Cmd": "x"} and {"Cmd": ["x"]} need no folding.
-        return next((each for each in kinds if get_origin(each) or hasattr(each, "__struct_fields__")), kind)
-    return kind
-
-
-@functools.cache
-def _fields(kind: type[msgspec.Struct]) -> dict[str, tuple[str, Any]]:
-    """Lower-case key → (the key as msgspec expects it, the field's type)."""
-    hints = typing.get_type_hints(kind)
-    return {
-        field.encode_name.lower(): (field.encode_name, hints[field.name])
-        for field in msgspec.structs.fields(kind)
-    }
+    return decode(raw, kind, unknown)
 
 
 # --- queries ---
@@ -123,9 +58,12 @@ def number(request: web.Request, name: str, default: int | None = None) -> int |
     if not value:
         return default
     try:
-        return int(value)
+        found = int(value) if len(value) <= 20 else 1 << 64
     except ValueError as error:
         raise InvalidArgument(f"invalid value for {name}: {value!r} is not a number") from error
+    if not -(1 << 63) <= found < 1 << 63:
+        raise InvalidArgument(f"invalid value for {name}: {value!r} is out of range")
+    return found
 
 
 def filters(request: web.Request, allowed: frozenset[str] | None = None) -> dict[str, list[str]]:
@@ -148,13 +86,22 @@ def filters(request: web.Request, allowed: frozenset[str] | None = None) -> dict
     return found
 
 
-def labels_match(wanted: list[str], labels: Mapping[str, str]) -> bool:
+def labels_match(wanted: Iterable[str], labels: Mapping[str, str]) -> bool:
     """Whether `labels` has each of `wanted`, "key" or "key=value"."""
     for each in wanted:
         key, equals, value = each.partition("=")
         if key not in labels or (equals and labels[key] != value):
             return False
     return True
+
+
+def truth(value: str, name: str) -> bool:
+    """A boolean among the filters. Raises InvalidArgument."""
+    if value.lower() in ("1", "t", "true"):
+        return True
+    if value.lower() in ("0", "f", "false"):
+        return False
+    raise InvalidArgument(f"invalid filter '{name}=[{value}]'")
 
 
 def reply(value: Any, status: int = 200) -> web.Response:
