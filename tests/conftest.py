@@ -1,0 +1,34 @@
+"""The lab of five hosts that tests share: one for the whole run. Tests leave it as they found it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from shoal.lab import lab as labs
+from tests.cluster import Cluster
+
+NAME = "tests"
+
+
+@pytest.fixture(scope="session")
+def shared_lab() -> Iterator[Cluster]:
+    """Three managers and two workers. A lab that a killed run left is taken down first."""
+    if os.geteuid() != 0:
+        pytest.fail("labs need root: they make namespaces, links and mounts")
+    labs.down(NAME)
+    try:
+        yield Cluster(labs.up(NAME, managers=3, workers=2))
+    finally:
+        if not os.environ.get("KEEP_LAB"):  # to look at after a failure
+            labs.down(NAME)
+
+
+@pytest.fixture
+def cluster(shared_lab: Cluster) -> Iterator[Cluster]:
+    """The shared lab, whole and empty before and after."""
+    yield shared_lab
+    shared_lab.restore()
+    shared_lab.sweep()
