@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from shoal.manager.store.raft import frames, membership
 from shoal.manager.store.raft.consensus import Consensus, Done
 from shoal.manager.store.raft.disk import Disk
 from shoal.manager.store.raft.journal import Journal, exit_process
+from shoal.manager.store.raft.library import now
 from shoal.manager.store.raft.nouns import (
     KIND_COMMAND,
     MAX_COMMAND_BYTES,
@@ -302,6 +304,10 @@ class RaftNode:
         return self._consensus
 
     @property
+    def timing(self) -> RaftTiming:
+        return self._timing
+
+    @property
     def role(self) -> Role:
         return Role(self._consensus.state) if self._consensus else Role.FOLLOWER
 
@@ -340,6 +346,13 @@ class RaftNode:
     def members(self) -> Members:
         """The latest configuration in the log."""
         return self._consensus.members if self._consensus else self._founders
+
+    def silence_s(self, member_id: str) -> float:
+        """For how long this leader has not heard of a member; infinite where it cannot know."""
+        if self._consensus is None or not self.is_leader:
+            return math.inf
+        heard = (at for node, at in self._consensus.answered_at.items() if node.id == member_id)
+        return now() - next(heard, -math.inf)
 
     def compact(self) -> None:
         """Make a snapshot soon, due or not."""
