@@ -17,7 +17,7 @@ from pysyncobj.node import Node
 
 from shoal.manager.store.raft import membership
 from shoal.manager.store.raft.journal import Journal
-from shoal.manager.store.raft.library import LEADER, Message, as_nodes, now, replaces
+from shoal.manager.store.raft.library import LEADER, Message, Peer, as_nodes, now, replaces
 from shoal.manager.store.raft.nouns import (
     KIND_COMMAND,
     CorruptStorage,
@@ -83,7 +83,7 @@ class Consensus(Replication):
         self._leaving: dict[str, tuple[Member, int]] = {}
         self._change_queued = False
         self._told = (0, 0)  # (last entry, commit index) that followers were sent
-        super().__init__(Node(me), as_nodes(journal.configurations.latest[1], me), journal, timing)
+        super().__init__(Peer(me), as_nodes(journal.configurations.latest[1], me), journal, timing)
         self._load()
         journal.on_configuration = self._adopt
         self._adopt()
@@ -164,14 +164,14 @@ class Consensus(Replication):
     }
 
     def link_up(self, peer: str) -> None:
-        self.linked.add(Node(peer))
+        self.linked.add(Peer(peer))
 
     def link_down(self, peer: str) -> None:
-        self.linked.discard(Node(peer))
+        self.linked.discard(Peer(peer))
 
     def deliver(self, peer: str, message: Message) -> None:
         """One message of a verified manager. Raises KeyError, TypeError or ValueError where it is malformed."""
-        self.receive(Node(peer), message)
+        self.receive(Peer(peer), message)
 
     def on_fatal(self, reason: str) -> None:
         self._fatal(reason)
@@ -373,7 +373,7 @@ class Consensus(Replication):
         if not self._leaving or self.log.configurations.latest[0] > self.commit_index:
             return
         for peer, (member, left) in list(self._leaving.items()):
-            self.outgoing(Node(peer), {"type": "removed", "term": self.term})
+            self.outgoing(Peer(peer), {"type": "removed", "term": self.term})
             if left > 1:
                 self._leaving[peer] = (member, left - 1)
             else:

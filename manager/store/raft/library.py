@@ -6,6 +6,7 @@ every name registered here exists in it.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
@@ -93,6 +94,17 @@ _TIMEOUT, _DESTROY, _TICK = original("generateRaftTimeout"), original("_doDestro
 PRIVATE.add("raftCurrentTerm")
 
 
+class Peer(Node):  # type: ignore[misc]  # the library has no types
+    """A member, by id. Its hash is the same in every process, so that a simulated run repeats from its seed."""
+
+    def __init__(self, member_id: str) -> None:
+        super().__init__(member_id)
+        self._hash = zlib.crc32(member_id.encode())
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class _NoPoller:
     """The library polls sockets of its own; it has none here."""
 
@@ -139,7 +151,7 @@ class LibraryNode(SyncObj):  # type: ignore[misc]  # the library has no types
             connectionTimeout=max(3.5, timing.election_max_s),
             onStateChanged=self._on_state,
         )
-        super().__init__(me, set(others), settings, nodeClass=Node, transport=Port(self))
+        super().__init__(me, set(others), settings, nodeClass=Peer, transport=Port(self))
         self._poller = _NoPoller()
 
     @property
@@ -195,4 +207,4 @@ class Port(Transport):  # type: ignore[misc]  # the library has no types
 
 def as_nodes(members: Iterable[Member], but: str) -> set[Node]:
     """The library's nodes for these members, without one."""
-    return {Node(m.id) for m in members if m.id != but}
+    return {Peer(m.id) for m in members if m.id != but}

@@ -39,10 +39,14 @@ class ForgetfulDisk(Disk):
         self._open.discard(fd)
         super().close(fd)
 
-    def power_cut(self, folder: Path, chance: random.Random) -> None:
+    def close_all(self) -> None:
+        """The process is gone; what it wrote is with the kernel, and stays."""
         for fd in self._open:
             os.close(fd)
         self._open.clear()
+
+    def power_cut(self, folder: Path, chance: random.Random) -> None:
+        self.close_all()
         for path in folder.iterdir():
             state = path.stat()
             synced = self._synced.get(state.st_ino, state.st_size)

@@ -129,7 +129,9 @@ class StockSizes(Consensus):
         Guard.note_answer(self, node, message)
 
     def outgoing(self, node: Any, message: dict[str, Any]) -> bool:
-        return super().outgoing(node, {**message, "round": self.round} if message["type"] == "append_entries" else message)
+        if message["type"] == "append_entries":
+            message = {**message, "round": self.round}
+        return super().outgoing(node, message)
 
     def _compare(self, node: Any, message: dict[str, Any]) -> None:
         if "transmission" in message:

@@ -1,4 +1,4 @@
-"""A group of Raft members on a virtual clock: real `Consensus`, journals and snapshots; network, time and power are played.
+"""A group of Raft members on a virtual clock: real `Consensus`, journals, snapshots; network, time, power are played.
 
 Links are FIFO, as TCP is: a link that breaks loses what is under way. All chance
 comes from the seed. `World.step` moves time on; `check_*` and the ledgers note
@@ -394,8 +394,8 @@ class World:
             if host.alone_since is None:
                 host.alone_since = self.clock.now
             alone = self.clock.now - host.alone_since
-            if alone < 0.5 or node.state != library.CANDIDATE:
-                host.alone_term = node.term  # a newer one may be learnt from others, but not made
+            if alone < 0.5 or node.state != library.CANDIDATE or node.marks_transfer():
+                host.alone_term = node.term  # a newer one may be learnt from others, or made on a leader's word
             elif node.term > host.alone_term:
                 self.violate("TERM_RAISED_ALONE", f"{name} is in term {node.term}")
             if node.is_leading() and alone > 2 * self.timing.election_max_s + 0.5:
@@ -409,7 +409,8 @@ class World:
         """After all is healed: one leader, everything committed, everybody alike, nothing acknowledged is gone."""
         leaders = [n for n in self.leaders() if n.commit_index == n.log[-1][1] and n.last_applied == n.commit_index]
         if not leaders:
-            self.violate("WEDGED", f"no leader that commits; roles {[(self.name(n), n.state, n.term) for n in self.nodes()]}")
+            roles = [(self.name(n), n.state, n.term) for n in self.nodes()]
+            self.violate("WEDGED", f"no leader that commits; roles {roles}")
             return
         leader = max(leaders, key=lambda n: n.term)
         ledger = self.hosts[self.name(leader)].ledger

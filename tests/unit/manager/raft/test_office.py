@@ -1,0 +1,118 @@
+"""Elections and office: fault 12, pre-vote, the leader that is ready, and handing the office over."""
+
+import pytest
+from tests.unit.manager.raft.group import HAPPENED, UNKNOWN, Mended, on_both
+
+from shoal.manager.store.raft import MembershipConflict
+
+
+@on_both
+def test_fault_12_a_leader_without_a_majority_leaves_office(kind):
+    with kind() as group:
+        group.elect("A")
+        group.split("A", "BC")
+        group.run(300, "A")  # three seconds, election timeouts are under one and a half
+        assert (not group.leads("A")) is group.mended
+
+
+@on_both
+def test_fault_12_no_vote_while_a_leader_is_heard(kind):
+    """C raised its term while it was cut off. It comes back, and asks everybody for votes."""
+    with kind() as group:
+        group.elect("A")
+        group.cut("AC", "BC")
+        group.run(30)
+        term, last = group.term("A"), group.log("A")[-1]
+        group.heal()
+        group.tick()
+        for target in "AB":
+            group.hand("C", target, {"type": "request_vote", "term": term + 5, "last_log_index": last[0] + 10,
+                                     "last_log_term": last[1]})
+        group.run(3)
+        assert (group.leads("A") and group.term("A") == term) is group.mended
+
+
+@on_both
+def test_a_member_that_was_cut_off_returns_without_an_election(kind):
+    """Pre-vote: what a lonely member cannot win it does not begin."""
+    with kind() as group:
+        group.elect("A")
+        term = group.term("A")
+        group.run(400, only=lambda source, target, _: None if "C" in (source, target) else True)  # links that carry nothing
+        lonely = group.term("C")
+        group.run(100)
+        undisturbed = group.leads("A") and group.term("A") == term and lonely == term
+        assert undisturbed is group.mended
+
+
+def test_a_pre_vote_is_refused_by_who_has_more_and_by_who_hears_a_leader():
+    with Mended() as group:
+        group.elect("A")
+        question = {"type": "pre_vote", "term": group.term("B") + 1, "last_log_index": 99, "last_log_term": 99}
+        answers = []
+
+        def ask(**changed):
+            group.hand("C", "B", {**question, **changed})
+            group.nodes["B"].flush()
+            answers.append([m["granted"] for _, s, t, m in group.waiting if m["type"] == "pre_vote_answer"].pop())
+            group.waiting.clear()
+
+        ask()
+        group.cut("AB")
+        group.run(50, "B")
+        ask()
+        ask(last_log_index=0, last_log_term=0)
+        ask(term=group.term("B"))
+        assert answers == [False, True, False, False]
+
+
+def test_a_leader_is_ready_once_its_own_first_entry_is_applied():
+    """Before that it does not know what was acknowledged under the last one."""
+    with Mended() as group:
+        group.elect("A")
+        group.write("A", b"acknowledged")
+        group.run(20)
+        group.split("A", "BC")
+        group.candidate("B")
+        for _ in range(500):
+            if group.leads("B"):
+                break
+            group.tick("BC")
+            group.deliver(lambda source, target, message: message["type"] != "append_entries")  # held
+        assert group.leads("B")
+        assert not group.nodes["B"].is_ready()
+        assert group.until(group.nodes["B"].is_ready, names="BC")
+        assert group.values("B") == [b"acknowledged"]
+
+
+def test_leadership_is_handed_over_at_once_although_a_leader_is_heard():
+    with Mended() as group:
+        group.elect("A")
+        group.run(20)
+        term = group.term("A")
+        group.nodes["A"].transfer("B")
+        assert group.until(lambda: group.leads("B"), seconds=0.2), "no election timeout is waited for"
+        assert group.term("B") == term + 1
+        assert group.until(lambda: not group.leads("A"), seconds=0.2)
+        receipt = group.write("B", b"after")
+        assert group.until(lambda: receipt.outcome == HAPPENED)
+
+
+def test_leadership_is_not_handed_to_who_lacks_entries():
+    with Mended() as group:
+        group.elect("A")
+        group.cut("AB")
+        group.write("A", b"B lacks it")
+        group.run(20)
+        with pytest.raises(MembershipConflict, match="B is not linked and up to date"):
+            group.nodes["A"].transfer("B")
+        assert group.leads("A")
+
+
+def test_what_was_under_way_when_the_office_was_lost_is_unknown_not_failed():
+    with Mended() as group:
+        group.elect("A")
+        group.split("A", "BC")
+        receipt = group.write("A", b"perhaps")
+        group.run(300, "A")
+        assert receipt.outcome == UNKNOWN
