@@ -209,7 +209,7 @@ class Engine:
     async def exec_start(
         self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
     ) -> Attachment | None:
-        """Start it; its stdio as `ExecConfig` attaches it (None where detached). Raises Conflict where it ran already."""
+        """Start it; its stdio as `ExecConfig` attaches it (None where detached). Conflict where it ran already."""
         raise NotImplementedError
 
     def exec_inspect(self, exec_id: str) -> Exec:

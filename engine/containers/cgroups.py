@@ -1,0 +1,210 @@
+"""The cgroups of containers, read and written as files: v1 (also beside an empty v2) and v2.
+
+No process of a runtime is started to freeze, limit, count or clean up. A group is
+named by its path below the mounts, "<parent>/<container id>".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shoal.api.errors import ShoalError
+from shoal.engine.containers.nouns import Limits
+from shoal.engine.containers.resources import cpu_quota, swap_limit, v2_weight
+
+DEFAULT_PARENT = "/shoal"
+REMOVE_TIMEOUT_S = 2.0
+_STEP_S = 0.002
+
+
+class Cgroups:
+    """The mounts of this host. `version` is 2 only where v2 has the controllers."""
+
+    def __init__(self, mountinfo: str | None = None) -> None:
+        text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+        self._v1: dict[str, Path] = {}  # controller → its mount
+        unified = None
+        for kind, mount, options in _cgroup_mounts(text):
+            if kind == "cgroup2":
+                unified = unified or mount
+            else:
+                for option in options:
+                    self._v1.setdefault(option, mount)
+        self.version = 1 if "memory" in self._v1 or "pids" in self._v1 else 2
+        self._roots = list(dict.fromkeys(self._v1.values())) if self.version == 1 else []
+        if unified is not None:
+            self._roots.append(unified)
+        self._unified = unified or Path("/sys/fs/cgroup")
+
+    def folder(self, group: str, controller: str) -> Path:
+        """Where the group's files of a controller are."""
+        root = self._v1.get(controller, self._unified) if self.version == 1 else self._unified
+        return Path(f"{root}{group}")
+
+    @property
+    def counts_swap(self) -> bool:
+        if self.version == 2:
+            return True
+        return (self.folder("", "memory") / "memory.memsw.limit_in_bytes").exists()
+
+    # --- reading ---
+
+    def pids(self, group: str) -> list[int]:
+        """The processes in the group and in the groups below it."""
+        found: set[int] = set()
+        for folder, _, files in os.walk(self.folder(group, "pids")):
+            if "cgroup.procs" in files:
+                with contextlib.suppress(OSError):
+                    found.update(int(pid) for pid in Path(folder, "cgroup.procs").read_text().split())
+        return sorted(found)
+
+    def oom_kills(self, group: str) -> int:
+        """How often the kernel killed something in the group for lack of memory."""
+        name = "memory.oom_control" if self.version == 1 else "memory.events"
+        return read_table(self.folder(group, "memory") / name).get("oom_kill", 0)
+
+    # --- writing ---
+
+    def freeze(self, group: str, frozen: bool) -> None:
+        """Raises ShoalError."""
+        try:
+            if self.version == 2:
+                (self.folder(group, "") / "cgroup.freeze").write_text("1" if frozen else "0")
+            else:
+                (self.folder(group, "freezer") / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+        except OSError as error:
+            raise ShoalError(f"cannot {'freeze' if frozen else 'thaw'} cgroup {group}: {error}") from error
+
+    def update(self, group: str, limits: Limits) -> None:
+        """Write the limits that are set. Raises ShoalError naming the first that the kernel refuses."""
+        for controller, name, value in _v2_files(limits) if self.version == 2 else self._v1_files(group, limits):
+            try:
+                (self.folder(group, controller) / name).write_text(value)
+            except OSError as error:
+                raise ShoalError(f"cannot set {name} of cgroup {group} to {value}: {error}") from error
+
+    def _v1_files(self, group: str, limits: Limits) -> Iterator[tuple[str, str, str]]:
+        if limits.memory_bytes or limits.memory_swap_bytes:
+            yield from self._v1_memory(group, limits)
+        if limits.memory_reservation_bytes:
+            yield "memory", "memory.soft_limit_in_bytes", str(limits.memory_reservation_bytes)
+        if limits.cpu_shares:
+            yield "cpu", "cpu.shares", str(limits.cpu_shares)
+        quota, period = cpu_quota(limits)
+        if period:
+            yield "cpu", "cpu.cfs_period_us", str(period)
+        if quota:
+            yield "cpu", "cpu.cfs_quota_us", str(quota)
+        if limits.cpuset_cpus:
+            yield "cpuset", "cpuset.cpus", limits.cpuset_cpus
+        if limits.cpuset_mems:
+            yield "cpuset", "cpuset.mems", limits.cpuset_mems
+        if limits.pids:
+            yield "pids", "pids.max", str(limits.pids) if limits.pids > 0 else "max"
+        if limits.blkio_weight:
+            yield "blkio", "blkio.weight", str(limits.blkio_weight)
+
+    def _v1_memory(self, group: str, limits: Limits) -> list[tuple[str, str, str]]:
+        """The two limits in the order that keeps memory below memory with swap at each step."""
+        writes = []
+        if limits.memory_bytes:
+            writes.append(("memory", "memory.limit_in_bytes", str(limits.memory_bytes)))
+        swap = swap_limit(limits)
+        if swap and self.counts_swap:
+            name = "memory.memsw.limit_in_bytes"
+            writes.append(("memory", name, str(swap)))
+            with contextlib.suppress(OSError, ValueError):
+                now = int((self.folder(group, "memory") / name).read_text())
+                if swap == -1 or swap > now:
+                    writes.reverse()
+        return writes
+
+    # --- the end ---
+
+    def kill(self, group: str) -> None:
+        """SIGKILL to everything in the group."""
+        if self.version == 2:
+            with contextlib.suppress(OSError):
+                (self.folder(group, "") / "cgroup.kill").write_text("1")
+                return
+        with contextlib.suppress(ShoalError):
+            self.freeze(group, False)
+        for pid in self.pids(group):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def remove(self, group: str) -> None:
+        """Kill what is left in it and remove it from every hierarchy. No error where there is none. Blocking.
+
+        Raises ShoalError where processes stay (the kernel holds them).
+        """
+        left = [Path(f"{root}{group}") for root in self._roots]
+        deadline = time.monotonic() + REMOVE_TIMEOUT_S
+        while True:
+            left = [folder for folder in left if not _rmdir(folder)]
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                raise ShoalError(f"cgroup {left[0]} cannot be removed: processes {self.pids(group)} are left in it")
+            self.kill(group)
+            time.sleep(_STEP_S)
+
+
+def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[str, Path, list[str]]]:
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = ([*after.split(), "", "", ""])[:3]
+        if kind in ("cgroup", "cgroup2"):
+            yield kind, Path(before.split()[4]), options.split(",")
+
+
+def _v2_files(limits: Limits) -> Iterator[tuple[str, str, str]]:
+    if limits.memory_bytes:
+        yield "", "memory.max", str(limits.memory_bytes)
+        swap = swap_limit(limits)
+        if swap:
+            yield "", "memory.swap.max", "max" if swap == -1 else str(swap - limits.memory_bytes)
+    if limits.memory_reservation_bytes:
+        yield "", "memory.low", str(limits.memory_reservation_bytes)
+    if limits.cpu_shares:
+        yield "", "cpu.weight", str(v2_weight(limits.cpu_shares))
+    quota, period = cpu_quota(limits)
+    if quota or period:
+        yield "", "cpu.max", f"{quota if quota > 0 else 'max'} {period or 100_000}"
+    if limits.cpuset_cpus:
+        yield "", "cpuset.cpus", limits.cpuset_cpus
+    if limits.cpuset_mems:
+        yield "", "cpuset.mems", limits.cpuset_mems
+    if limits.pids:
+        yield "", "pids.max", str(limits.pids) if limits.pids > 0 else "max"
+
+
+def _rmdir(folder: Path) -> bool:
+    """Remove the group and those below it. False while something is left in one."""
+    try:
+        os.rmdir(folder)  # noqa: PTH106 (a dozen of them at each exit)
+        return True
+    except FileNotFoundError:
+        return True
+    except OSError:
+        below = [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        return bool(below) and all(_rmdir(Path(path)) for path in below) and _rmdir(folder)
+
+
+def read_table(path: Path) -> dict[str, int]:
+    """A file of "key value" lines; {} where there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    table = {}
+    for line in lines:
+        key, _, value = line.partition(" ")
+        if value.isdecimal():
+            table[key] = int(value)
+    return table

@@ -1,0 +1,102 @@
+"""The lines of a container's log, as conmon writes them. Pure.
+
+    2026-11-25T01:16:15.123456789+00:00 stdout F a whole line
+    2026-11-25T01:16:15.123456789+00:00 stderr P a piece, to be joined with what follows
+
+A piece ends where the program's write did, or at 8 KiB; its newline is conmon's.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from collections.abc import Iterator
+
+import msgspec
+
+STDOUT, STDERR = 1, 2
+_STREAMS = {b"stdout": STDOUT, b"stderr": STDERR}
+MAX_MESSAGE_BYTES = 16 * 1024
+"""Pieces are joined up to this size, as Docker does."""
+
+_TIME = re.compile(rb"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))$")
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """`content` has its newline, where the program wrote one. `time`: RFC 3339 as written."""
+
+    time: bytes
+    stream: int
+    content: bytes
+
+    @property
+    def stamp(self) -> bytes:
+        """The time as the API shows it: in UTC."""
+        return self.time[:-6] + b"Z" if self.time.endswith(b"+00:00") else self.time
+
+
+class Joiner:
+    """Turns pieces of a log file into whole lines. Pieces of the two streams are kept apart."""
+
+    def __init__(self) -> None:
+        self._rest = b""  # an incomplete line of the file
+        self._pieces: dict[int, Line] = {}
+
+    def feed(self, data: bytes) -> Iterator[Line]:
+        """The lines that `data` completes. What is no line of a log is skipped."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for raw in lines:
+            line = _parse(raw)
+            if line is None:
+                continue
+            before = self._pieces.pop(line.stream, None)
+            if before is not None:
+                line = Line(before.time, line.stream, before.content + line.content)
+            if line.content.endswith(b"\n") or len(line.content) >= MAX_MESSAGE_BYTES:
+                yield line
+            else:
+                self._pieces[line.stream] = line
+
+    def end(self) -> Iterator[Line]:
+        """What never got its newline."""
+        yield from sorted(self._pieces.values(), key=lambda line: line.time)
+        self._pieces.clear()
+
+
+def _parse(raw: bytes) -> Line | None:
+    parts = raw.split(b" ", 3)
+    if len(parts) != 4 or parts[1] not in _STREAMS:
+        return None
+    whole = parts[2] == b"F"
+    return Line(parts[0], _STREAMS[parts[1]], parts[3] + b"\n" if whole else parts[3])
+
+
+def time_ns(stamp: bytes) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time; 0 for what is none."""
+    found = _TIME.match(stamp)
+    if found is None:
+        return 0
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    seconds = timegm((year, month, day, hour, minute, second))
+    if found[8]:
+        offset = int(found[9]) * 3600 + int(found[10]) * 60
+        seconds += offset if found[8] == b"-" else -offset
+    return seconds * 1_000_000_000 + int((found[7] or b"0").ljust(9, b"0"))
+
+
+def tail_offset(block: bytes, lines: int) -> int | None:
+    """Where the last `lines` whole lines of the log's end `block` begin; None where it has fewer.
+
+    An unfinished line at the very end counts as one.
+    """
+    found, position = 0, len(block)
+    while position > 0:
+        start = block.rfind(b"\n", 0, position - 1) + 1
+        parts = block[start:position].split(b" ", 3)
+        whole = len(parts) == 4 and parts[2] == b"F"
+        if whole or position == len(block):
+            if found == lines:
+                return position
+            found += 1
+        position = start
+    return None

@@ -1,0 +1,65 @@
+"""From limits to what the kernel's files and the OCI specification want. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shoal.engine.containers.nouns import Limits
+
+PERIOD_US = 100_000
+
+
+def cpu_quota(limits: Limits) -> tuple[int, int]:
+    """Quota and period in microseconds; 0 means not set."""
+    if limits.nano_cpus:
+        return limits.nano_cpus * PERIOD_US // 1_000_000_000, PERIOD_US
+    return limits.cpu_quota_us, limits.cpu_period_us
+
+
+def swap_limit(limits: Limits) -> int:
+    """Memory and swap together: twice the memory where it is not said, -1 for no limit, 0 where there is no limit."""
+    if limits.memory_swap_bytes:
+        return limits.memory_swap_bytes
+    return limits.memory_bytes * 2
+
+
+def v2_weight(shares: int) -> int:
+    """cpu.weight of cpu.shares. Source: runc, libcontainer/cgroups/utils.go."""
+    return 1 + (max(2, min(shares, 262_144)) - 2) * 9999 // 262_142
+
+
+def oci_resources(limits: Limits, *, counts_swap: bool) -> dict[str, Any]:
+    """The `linux.resources` of the specification, devices apart."""
+    memory: dict[str, Any] = {}
+    if limits.memory_bytes:
+        memory["limit"] = limits.memory_bytes
+        if counts_swap:
+            memory["swap"] = swap_limit(limits)
+    if limits.memory_reservation_bytes:
+        memory["reservation"] = limits.memory_reservation_bytes
+    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0:
+        memory["swappiness"] = limits.memory_swappiness
+    if limits.oom_kill_disable:
+        memory["disableOOMKiller"] = True
+    cpu: dict[str, Any] = {}
+    if limits.cpu_shares:
+        cpu["shares"] = limits.cpu_shares
+    quota, period = cpu_quota(limits)
+    if quota:
+        cpu["quota"] = quota
+    if period:
+        cpu["period"] = period
+    if limits.cpuset_cpus:
+        cpu["cpus"] = limits.cpuset_cpus
+    if limits.cpuset_mems:
+        cpu["mems"] = limits.cpuset_mems
+    resources: dict[str, Any] = {}
+    if memory:
+        resources["memory"] = memory
+    if cpu:
+        resources["cpu"] = cpu
+    if limits.pids:
+        resources["pids"] = {"limit": limits.pids}
+    if limits.blkio_weight:
+        resources["blockIO"] = {"weight": limits.blkio_weight}
+    return resources
