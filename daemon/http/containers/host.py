@@ -1,0 +1,125 @@
+"""How it runs on this host: from the body of a create to a `HostConfig`, checked. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.daemon.http.containers.config import words
+from shoal.daemon.http.containers.limits import limits, restart_policy, ulimit
+from shoal.daemon.http.containers.mounts import mounts
+from shoal.daemon.http.containers.networking import checked_mac, endpoints, network_mode, published
+from shoal.daemon.http.containers.wire import CreateWire, DeviceWire, HostWire
+from shoal.engine.containers.nouns import Device, HostConfig, LogConfig
+
+LOG_DRIVERS = ("", "json-file", "local", "none")
+_DEVICE_RULE = re.compile(r"[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}")
+_PERMISSIONS = re.compile(r"[rwm]{1,3}")
+
+
+def host_config(wire: CreateWire) -> HostConfig:
+    """Raises InvalidArgument naming the field, NotImplementedHere for what would be lost."""
+    host = wire.host_config
+    mode = network_mode(host, disabled=wire.network_disabled)
+    _check(wire, host, mode)
+    return HostConfig(
+        auto_remove=host.auto_remove,
+        network_mode=mode,
+        endpoints=endpoints(mode, wire.networking_config, checked_mac(wire.mac_address)),
+        ports=published(host.port_bindings),
+        publish_all=host.publish_all_ports,
+        restart=restart_policy(host.restart_policy),
+        mounts=mounts(host),
+        volumes_from=host.volumes_from,
+        privileged=host.privileged,
+        cap_add=words(host.cap_add),
+        cap_drop=words(host.cap_drop),
+        security_opt=host.security_opt,
+        read_only=host.readonly_rootfs,
+        init=host.init,
+        limits=limits(host),
+        dns=host.dns,
+        dns_options=host.dns_options,
+        dns_search=host.dns_search,
+        extra_hosts=host.extra_hosts,
+        sysctls=host.sysctls,
+        group_add=host.group_add,
+        ulimits=tuple(ulimit(each) for each in host.ulimits),
+        shm_size_bytes=host.shm_size,
+        oom_score_adj=host.oom_score_adj,
+        devices=tuple(_device(each) for each in host.devices),
+        device_cgroup_rules=host.device_cgroup_rules,
+        ipc_mode=host.ipc_mode,
+        pid_mode=host.pid_mode,
+        uts_mode=host.uts_mode,
+        cgroupns_mode=host.cgroupns_mode,
+        userns_mode=host.userns_mode,
+        cgroup_parent=host.cgroup_parent,
+        log=LogConfig(driver=host.log_config.type, options=host.log_config.config),
+        runtime=host.runtime,
+        masked_paths=host.masked_paths,
+        readonly_paths=host.readonly_paths,
+        console_size=host.console_size,
+        binds=host.binds,
+        annotations=host.annotations,
+    )
+
+
+def _check(wire: CreateWire, host: HostWire, mode: str) -> None:
+    if host.auto_remove and host.restart_policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+    if host.links:
+        raise NotImplementedHere("HostConfig.Links is not supported: put both containers on a network of your own, "
+                                 "where they find each other by name")
+    if host.isolation not in ("", "default"):
+        raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
+    if host.log_config.type not in LOG_DRIVERS:
+        raise InvalidArgument(f"logger: no log driver named '{host.log_config.type}' is registered")
+    if host.shm_size < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
+    if any(not 0 <= each <= 65535 for each in host.console_size):
+        raise InvalidArgument(f"invalid ConsoleSize {list(host.console_size)}: each from 0 to 65535")
+    _check_namespaces(host)
+    if mode.startswith("container:"):
+        _check_shared_network(wire, host)
+    for entry in host.extra_hosts:
+        if not entry.partition(":")[0] or not entry.partition(":")[2]:
+            raise InvalidArgument(f"bad format for add-host: {entry!r}")
+    for rule in host.device_cgroup_rules:
+        if not _DEVICE_RULE.fullmatch(rule):
+            raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'")
+
+
+def _check_namespaces(host: HostWire) -> None:
+    for shown, value, allowed in (
+        ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("PID", host.pid_mode, ("", "host")),
+        ("UTS", host.uts_mode, ("", "host")),
+        ("user namespace", host.userns_mode, ("", "host")),
+        ("cgroup namespace", host.cgroupns_mode, ("", "private", "host")),
+    ):
+        shares = shown in ("IPC", "PID") and value.startswith("container:") and value != "container:"
+        if value not in allowed and not shares:
+            raise InvalidArgument(f"invalid {shown} mode: {value}")
+
+
+def _check_shared_network(wire: CreateWire, host: HostWire) -> None:
+    for shown, given in (
+        ("hostname", wire.hostname), ("dns options", host.dns), ("custom host-to-IP mapping", host.extra_hosts),
+        ("mac-address", wire.mac_address), ("port publishing", host.port_bindings or host.publish_all_ports),
+        ("port exposing", wire.exposed_ports),
+    ):
+        if given:
+            raise InvalidArgument(f"conflicting options: {shown} and the container type network mode")
+
+
+def _device(wire: DeviceWire) -> Device:
+    if not wire.path_on_host.startswith("/"):
+        raise InvalidArgument(f"Devices: PathOnHost {wire.path_on_host!r} has to be absolute")
+    permissions = wire.cgroup_permissions or "rwm"
+    if not _PERMISSIONS.fullmatch(permissions):
+        raise InvalidArgument(f"Devices: invalid CgroupPermissions {permissions!r}: use r, w and m")
+    return Device(path_on_host=wire.path_on_host, path_in_container=wire.path_in_container or wire.path_on_host,
+                  permissions=permissions)

@@ -1,0 +1,126 @@
+"""Where a container is on networks, and which of its ports are published: from the body to nouns. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import msgspec
+
+from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.api.sandbox import EndpointRequest, PublishedPort
+from shoal.api.wire import convert
+from shoal.daemon.http.containers.wire import BindingWire, EndpointWire, HostWire, NetworkingWire
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+_PORT = re.compile(r"(\d{1,5})(?:/([A-Za-z]+))?")
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+_ON_BRIDGE = ("default", "bridge")
+
+
+def checked_port(text: str) -> tuple[int, str]:
+    """(number, protocol) of "80/tcp" or "80"."""
+    found = _PORT.fullmatch(text)
+    if found is None or not 1 <= int(found[1]) <= 65535:
+        raise InvalidArgument(f"invalid port specification: {text!r}: use a number from 1 to 65535 and a protocol")
+    protocol = (found[2] or "tcp").lower()
+    if protocol not in PROTOCOLS:
+        raise InvalidArgument(f"invalid port specification: {text!r}: unknown protocol, use {', '.join(PROTOCOLS)}")
+    return int(found[1]), protocol
+
+
+def published(bindings: dict[str, tuple[BindingWire, ...]]) -> tuple[PublishedPort, ...]:
+    ports = []
+    for text, wanted in bindings.items():
+        number, protocol = checked_port(text)
+        for binding in wanted:
+            ports.append(PublishedPort(container_port=number, protocol=protocol, host_ip=_host_ip(binding.host_ip),
+                                       host_port=_host_port(binding.host_port)))
+    return tuple(ports)
+
+
+def _host_ip(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid HostIp of a published port: {text!r} is no address") from error
+    if address.version == 6 and not address.is_unspecified:
+        raise NotImplementedHere(f"PortBindings: ports cannot be published on IPv6 addresses ({text})")
+    return str(address)
+
+
+def _host_port(text: str) -> int:
+    if not text:
+        return 0
+    if "-" in text:
+        raise NotImplementedHere(f"PortBindings: a range of host ports for one port is not supported ({text})")
+    if not (text.isascii() and text.isdigit()) or len(text) > 5 or int(text) > 65535:
+        raise InvalidArgument(f"invalid HostPort of a published port: {text!r}")
+    return int(text)
+
+
+def network_mode(host: HostWire, *, disabled: bool = False) -> str:
+    """The mode, with its old and empty forms made plain."""
+    if disabled:
+        return "none"
+    mode = host.network_mode or "default"
+    if mode.startswith("container:") and not mode.partition(":")[2]:
+        raise InvalidArgument("invalid container format container:<name|id>")
+    return mode
+
+
+def endpoints(mode: str, networking: NetworkingWire, mac: str = "") -> tuple[EndpointRequest, ...]:
+    """A place on each network, that of the mode first. Empty: only what the mode says.
+
+    `mac` is the container's own, for the first place where that names none.
+    """
+    wanted = {name: endpoint_wire(value) for name, value in networking.endpoints_config.items()}
+    if mode in ("host", "none") or mode.startswith("container:"):
+        if others := [name for name in wanted if name != mode]:
+            raise InvalidArgument(f"container cannot be connected to network {others[0]}: its network mode is {mode}")
+        return ()
+    found = {_plain(name): endpoint(_plain(name), wire) for name, wire in wanted.items()}
+    first = _plain(mode)
+    if first not in found and (mac if not found else mode != "default"):
+        found[first] = EndpointRequest(network=first)
+    places = sorted(found.values(), key=lambda each: each.network != first)
+    if mac and not places[0].mac:
+        places[0] = msgspec.structs.replace(places[0], mac=mac)
+    return tuple(places)
+
+
+def _plain(network: str) -> str:
+    return "bridge" if network in _ON_BRIDGE else network
+
+
+def endpoint_wire(value: object) -> EndpointWire:
+    return convert({} if value is None else value, EndpointWire)
+
+
+def endpoint(network: str, wire: EndpointWire) -> EndpointRequest:
+    """Raises InvalidArgument, NotImplementedHere for what would be lost."""
+    address = wire.ipam_config.ipv4_address
+    for shown, given in (("IPAMConfig.IPv6Address", wire.ipam_config.ipv6_address),
+                         ("IPAMConfig.LinkLocalIPs", wire.ipam_config.link_local_ips), ("Links", wire.links),
+                         ("DriverOpts", wire.driver_opts), ("GwPriority", wire.gw_priority)):
+        if given:
+            raise NotImplementedHere(f"EndpointsConfig.{network}.{shown} is not supported: leave it out")
+    if address:
+        try:
+            ipaddress.IPv4Address(address)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid IPv4 address: {address}") from error
+    if network in _ON_BRIDGE and address:
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
+    if network in _ON_BRIDGE and wire.aliases:
+        raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
+    return EndpointRequest(network=network, aliases=wire.aliases, address=address,
+                           mac=checked_mac(wire.mac_address))
+
+
+def checked_mac(text: str) -> str:
+    if text and not _MAC.fullmatch(text):
+        raise InvalidArgument(f"invalid MAC address: {text}")
+    return text.lower().replace("-", ":")
