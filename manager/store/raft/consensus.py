@@ -74,7 +74,7 @@ class Consensus(Replication):
         """Read what is on disk, and restore the machine. Raises CorruptStorage and OSError."""
         self.network, self.snapshots, self.machine, self.timing = network, snapshots, machine, timing
         self.offload, self._fatal, self._on_change = offload, fatal, on_change
-        self._transfers = {}
+        self._transfers, self._probing = {}, set()
         self._outbox: list[tuple[str, Message]] = []
         self._queue: deque[tuple[bytes, Done]] = deque()
         self._waiting: dict[int, tuple[int, Done]] = {}
@@ -239,7 +239,7 @@ class Consensus(Replication):
     def _on_state(self, old: int, new: int) -> None:
         """Out of office: what is under way has an unknown outcome."""
         if new == LEADER:
-            self.confirmed = {}
+            self.confirmed, self._probing = {}, set()
             self._told = (0, 0)
         if old == LEADER:
             for node in list(self._transfers):

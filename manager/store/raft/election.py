@@ -12,7 +12,7 @@ import logging
 
 from pysyncobj.node import Node
 
-from shoal.manager.store.raft.library import LibraryNode, Message, now
+from shoal.manager.store.raft.library import LibraryNode, Message, now, replaces
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class Election(LibraryNode):
     heard_at = NEVER  # when a leader of this term last spoke
     _transfer_until = NEVER  # while a leader asked us to take over
     _asking: int | None = None  # the term that we ask pre-votes for
+    _begins = False  # whether the library may begin an election in this turn
     removed = False  # told that we are no member any more
 
     def is_member(self) -> bool:
@@ -46,15 +47,21 @@ class Election(LibraryNode):
 
     def before_election(self) -> None:
         """Let the library start an election only where it would be won."""
+        self._begins = False
         if self.is_leading() or self.election_at >= now():
             return
         if not self.is_member():
             self.election_at = now() + self.election_timeout()
         elif self.transferring or not self.others or self.may_campaign():
-            self._asking = None
+            self._asking, self._begins = None, True
         else:
             self.election_at = now() + self.election_timeout()
             self.ask_pre_votes()
+
+    @replaces("connectedToAnyone")
+    def begins_election(self) -> bool:
+        """The library asks this last, once it finds the time come: its clock is a moment further than ours was."""
+        return self._begins
 
     def may_campaign(self) -> bool:
         """Whether the pre-vote for the next term is won."""

@@ -71,7 +71,7 @@ class Guard(Election):
             self.on_fatal(f"two leaders in term {term}: {self.selfNode.id} and {node.id}. One id is used twice, "
                           "or a folder was copied: remove one of these managers and let it join afresh")
             return False
-        self.heard_at = now()
+        self.heard_at, self._asking = now(), None  # pre-votes were given because no leader was heard
         if term > self.term or self.leader != node:
             self._hint = None
         return True

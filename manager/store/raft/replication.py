@@ -68,6 +68,7 @@ class Replication(Guard):
     _transfers: dict[Node, Outgoing]
     _compact_now = False
     batch_bytes = BATCH_BYTES
+    _probing: set[Node]  # followers that rejected, and have accepted nothing since
 
     # --- sending ---
 
@@ -84,8 +85,12 @@ class Replication(Guard):
                 self._send_snapshot(node, probe=True)
 
     def _send_log(self, node: Node) -> None:
-        """At least one message, for it is the heartbeat too; entries while there is room in the link."""
-        room = BACKLOG_BYTES - self.network.backlog(node.id)
+        """At least one message, for it is the heartbeat too; entries while there is room in the link.
+
+        After a rejection it carries none until the follower has accepted where they go: each of the messages that
+        were under way is rejected too, and must not have the whole log sent again.
+        """
+        room = 0 if node in self._probing else BACKLOG_BYTES - self.network.backlog(node.id)
         more = True
         while more:
             start = self.next_index[node]
@@ -111,7 +116,14 @@ class Replication(Guard):
         return entries
 
     def note_answer(self, node: Node, message: Message) -> None:
+        tried = self.next_index[node]
         super().note_answer(node, message)
+        if message["success"]:
+            self._probing.discard(node)
+        elif message["reset"]:
+            self._probing.add(node)
+            if self.next_index[node] >= tried:
+                return  # nothing else to try; the next heartbeat asks again
         behind = self.log[0][1] < self.next_index[node] <= self.log[-1][1]
         if behind and node in self.linked and self.network.backlog(node.id) < BACKLOG_BYTES // 2:
             self._send_log(node)

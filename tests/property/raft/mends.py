@@ -183,6 +183,9 @@ class NoPreVote(Consensus):
     def before_election(self) -> None:
         pass
 
+    def begins_election(self) -> bool:
+        return bool(self.linked)
+
 
 class ReadAtOnce(Consensus):
     """A read is answered without asking a majority."""

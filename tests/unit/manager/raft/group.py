@@ -406,6 +406,10 @@ class Stock(Group):
 
     mended = False
 
+    def __init__(self, names: str = "ABC", **options: Any) -> None:
+        super().__init__(names, **options)
+        self._ports: dict[str, Any] = {}
+
     def __enter__(self) -> Group:
         self._copy = as_shipped()
         self.library = self._copy.__enter__()
@@ -448,12 +452,12 @@ class Stock(Group):
 
             def dropNode(self, node: Any) -> None: ...  # noqa: N802
 
-        settings = dict(
-            autoTick=False, raftMinTimeout=ELECTION_S[0], raftMaxTimeout=ELECTION_S[1], appendEntriesUseBatch=False,
-            logCompactionMinEntries=10**6, logCompactionMinTime=10**6, dynamicMembershipChange=True, useFork=False,
-            journalFile=str(self.folder / f"{name}.journal"), fullDumpFile=str(self.folder / f"{name}.dump"),
-        )
-        self._ports = getattr(self, "_ports", {})
+        settings = {
+            "autoTick": False, "raftMinTimeout": ELECTION_S[0], "raftMaxTimeout": ELECTION_S[1],
+            "appendEntriesUseBatch": False, "dynamicMembershipChange": True, "useFork": False,
+            "logCompactionMinEntries": 10**6, "logCompactionMinTime": 10**6,
+            "journalFile": str(self.folder / f"{name}.journal"), "fullDumpFile": str(self.folder / f"{name}.dump"),
+        }
         port = self._ports[name] = Port()
         self.nodes[name] = self._class(
             Node(name), [Node(other) for other in self.names if other != name],

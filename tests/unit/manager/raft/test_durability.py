@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from tests.unit.manager.raft.disks import Died, DyingDisk, FullDisk, SyncingDisk
-from tests.unit.manager.raft.group import HAPPENED, Mended, on_both
-from tests.unit.manager.raft.stock import as_shipped
 
 from shoal.manager.store.raft import CorruptStorage, Member
 from shoal.manager.store.raft.journal import Journal
+from tests.unit.manager.raft.disks import Died, DyingDisk, FullDisk, SyncingDisk
+from tests.unit.manager.raft.group import HAPPENED, Mended, on_both
+from tests.unit.manager.raft.stock import as_shipped
 
 ME = Member("A", "host-A:2378")
 
@@ -181,7 +181,7 @@ def test_fault_10_damage_in_the_middle_stops_the_node_with_advice(tmp_path):
     filled(tmp_path)
     path = tmp_path / "journal"
     _damage(path, path.read_bytes().index(b"\x0010"))
-    with pytest.raises(CorruptStorage, match="no torn write.*Do not cut it.*join again"):
+    with pytest.raises(CorruptStorage, match=r"no torn write.*Do not cut it.*join again"):
         journal(tmp_path)
 
 
@@ -238,7 +238,7 @@ def test_fault_10_a_full_disk_stops_the_member_before_it_answers():
         group.tick("A")
         group.deliver(lambda source, target, message: target == "B")
         group.waiting.clear()
-        with pytest.raises(SystemExit, match="cannot be written: .*No space left on device.*Make room"):
+        with pytest.raises(SystemExit, match=r"cannot be written: .*No space left on device.*Make room"):
             group.tick("B")
         assert group.waiting == []
         group.kill("B")
@@ -297,7 +297,7 @@ def test_death_at_any_step_of_taking_over_a_snapshot_harms_nothing(power):
             group.run(20)
             group.start("C")
             joined = group.add("A", "C")
-            assert group.until(lambda: joined.outcome == HAPPENED and len(group.values("C")) == 5)
+            assert group.until(lambda joined=joined: joined.outcome == HAPPENED and len(group.values("C")) == 5)
             group.kill("C")
             for n in range(5, 30):
                 group.write("A", b"%d" % n)

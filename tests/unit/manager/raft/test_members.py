@@ -1,10 +1,16 @@
 """One change of members at a time, and an id for each join: fault 2."""
 
 import pytest
-from tests.unit.manager.raft.group import HAPPENED, REFUSED, Mended, on_both
 
 from shoal.manager.store.raft import Member, MembershipConflict
-from shoal.manager.store.raft.membership import Configurations, encode_members, with_address, with_member, without_member
+from shoal.manager.store.raft.membership import (
+    Configurations,
+    encode_members,
+    with_address,
+    with_member,
+    without_member,
+)
+from tests.unit.manager.raft.group import HAPPENED, REFUSED, Mended, on_both
 
 
 @on_both
@@ -107,8 +113,8 @@ ONE, TWO = Member("n1.a", "10.0.0.1:2378"), Member("n2.a", "10.0.0.2:2378")
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    pytest.param(lambda: with_member((ONE, TWO), Member("n2.a", "10.0.0.3:1")), "needs a fresh id", id="id is taken"),
-    pytest.param(lambda: with_member((ONE, TWO), Member("n2.b", TWO.address)), "has the address", id="address is taken"),
+    pytest.param(lambda: with_member((ONE, TWO), Member("n2.a", "10.0.0.3:1")), "needs a fresh id", id="taken id"),
+    pytest.param(lambda: with_member((ONE, TWO), Member("n2.b", TWO.address)), "has the address", id="taken address"),
     pytest.param(lambda: without_member((ONE, TWO), "n3.a"), "not a member", id="nobody to remove"),
     pytest.param(lambda: without_member((ONE,), "n1.a"), "last member", id="nobody would be left"),
     pytest.param(lambda: with_address((ONE,), TWO), "not a member", id="nobody to move"),

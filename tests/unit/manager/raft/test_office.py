@@ -1,9 +1,9 @@
 """Elections and office: fault 12, pre-vote, the leader that is ready, and handing the office over."""
 
 import pytest
-from tests.unit.manager.raft.group import HAPPENED, UNKNOWN, Mended, on_both
 
 from shoal.manager.store.raft import MembershipConflict
+from tests.unit.manager.raft.group import HAPPENED, UNKNOWN, Mended, on_both
 
 
 @on_both
@@ -38,11 +38,40 @@ def test_a_member_that_was_cut_off_returns_without_an_election(kind):
     with kind() as group:
         group.elect("A")
         term = group.term("A")
-        group.run(400, only=lambda source, target, _: None if "C" in (source, target) else True)  # links that carry nothing
+        group.run(400, only=lambda source, target, _: None if "C" in (source, target) else True)  # all is lost
         lonely = group.term("C")
         group.run(100)
         undisturbed = group.leads("A") and group.term("A") == term and lonely == term
         assert undisturbed is group.mended
+
+
+def test_time_that_passes_within_a_turn_begins_no_election():
+    """Found by the fuzzer: our look at the deadline came a microsecond before the library's, which then campaigned."""
+    with Mended() as group:
+        group.elect("A")
+        group.cut("AC", "BC")
+        term = group.term("C")
+        for microseconds in range(60):
+            group.poke("C", "raftElectionDeadline", group.now + 0.01 + microseconds * 1e-6)
+            group.tick("C")
+            assert group.term("C") == term
+
+
+def test_pre_votes_are_void_once_a_leader_is_heard():
+    """Found by the fuzzer: C kept its majority of yeses, and raised its term when it was alone much later."""
+    with Mended() as group:
+        group.elect("A")
+        term = group.term("C")
+        group.tick("A", seconds=0.2)
+        late = [each[3] for each in group.waiting if each[2] == "C" and each[3]["type"] == "append_entries"]
+        group.waiting.clear()
+        group.poke("C", "raftElectionDeadline", 0.0)
+        group.tick("C")
+        group.hand("B", "C", {"type": "pre_vote_answer", "term": term, "asked": term + 1, "granted": True})
+        group.hand("A", "C", late[0])
+        group.cut("AC", "BC")
+        group.run(500, "C")
+        assert group.term("C") == term
 
 
 def test_a_pre_vote_is_refused_by_who_has_more_and_by_who_hears_a_leader():
