@@ -1,0 +1,173 @@
+"""Reading a container's log: from its end, from a time, and on as it grows.
+
+    <container's folder>/log, log.1, log.2 …    the newest first (see `rotation`)
+
+A follower is told of growth by inotify, and ends once the container has ended and
+everything has been read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from shoal.engine.containers.inotify import Watches
+from shoal.engine.containers.logline import Joiner, Line, tail_offset, time_ns
+from shoal.engine.containers.nouns import LogQuery
+
+NAME = "log"
+_CHUNK_BYTES = 64 * 1024
+_FIRST_TAIL_BYTES = 16 * 1024
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of the log, the oldest first."""
+    numbered = [path for path in folder.glob(f"{NAME}.*") if path.suffix[1:].isdecimal()]
+    older = sorted(numbered, key=lambda path: int(path.suffix[1:]), reverse=True)
+    return [*older, folder / NAME]
+
+
+async def read(
+    folder: Path, query: LogQuery, *, runs: Callable[[], bool], watches: Watches
+) -> AsyncIterator[tuple[int, bytes]]:
+    """(stream, line) of the log. `runs`: whether more may come."""
+    wanted = {stream for stream, asked in ((1, query.stdout), (2, query.stderr)) if asked}
+    async for line in _lines(folder, query, runs=runs, watches=watches):
+        if query.since_ns and time_ns(line.time) < query.since_ns:
+            continue
+        if query.until_ns and time_ns(line.time) > query.until_ns:
+            return
+        if line.stream in wanted:
+            yield line.stream, line.stamp + b" " + line.content if query.timestamps else line.content
+
+
+async def _lines(
+    folder: Path, query: LogQuery, *, runs: Callable[[], bool], watches: Watches
+) -> AsyncIterator[Line]:
+    joiner = Joiner()
+    reader = _Reader(folder, query.tail)
+    try:
+        if query.follow and runs():
+            with watches.watch(folder) as grown:
+                async for line in _follow(reader, joiner, grown, runs, query.until_ns):
+                    yield line
+        while data := reader.read():
+            for line in joiner.feed(data):
+                yield line
+            await asyncio.sleep(0)
+        for line in joiner.end():
+            yield line
+    finally:
+        reader.close()
+
+
+async def _follow(
+    reader: _Reader, joiner: Joiner, grown: asyncio.Event, runs: Callable[[], bool], until_ns: int
+) -> AsyncIterator[Line]:
+    """Until the container has ended; what is left to read then is left."""
+    while runs():
+        grown.clear()
+        read_something = False
+        while data := reader.read():
+            read_something = True
+            for line in joiner.feed(data):
+                yield line
+            await asyncio.sleep(0)
+        if until_ns and time.time_ns() > until_ns:
+            return
+        if not read_something:
+            timeout = (until_ns - time.time_ns()) / 1e9 if until_ns else None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(grown.wait(), timeout)
+
+
+class _Reader:
+    """The bytes of the log's files in turn, and of the newest as it grows or is put aside."""
+
+    def __init__(self, folder: Path, tail: int) -> None:
+        self._newest = folder / NAME
+        self._files: list[BinaryIO] = []
+        for path in files(folder):
+            with suppress(FileNotFoundError):
+                self._files.append(path.open("rb", buffering=0))
+        if tail >= 0:
+            self._skip_to_tail(tail)
+
+    def _skip_to_tail(self, lines: int) -> None:
+        """Leave only the files that hold the last lines, the first of them at the right place."""
+        for number in range(len(self._files) - 1, -1, -1):
+            lines = _seek_tail(self._files[number], lines)
+            if lines == 0:
+                for file in self._files[:number]:
+                    file.close()
+                del self._files[:number]
+                return
+
+    def read(self) -> bytes:
+        """The next bytes; b"" where there are none just now."""
+        while self._files:
+            data = self._files[0].read(_CHUNK_BYTES)
+            if data:
+                return data
+            if len(self._files) == 1 and not self._has_been_put_aside():
+                return b""
+            if data := self._files[0].read(_CHUNK_BYTES):  # written between our end and its rotation
+                return data
+            self._files.pop(0).close()
+            if not self._files:
+                self._open_newest()
+        self._open_newest()
+        return self._files[0].read(_CHUNK_BYTES) if self._files else b""
+
+    def _has_been_put_aside(self) -> bool:
+        """Whether conmon writes to another file by now: it closes the old one before the new one appears."""
+        try:
+            return os.fstat(self._files[0].fileno()).st_ino != self._newest.stat().st_ino
+        except FileNotFoundError:
+            return False
+
+    def _open_newest(self) -> None:
+        if not self._files:
+            with suppress(FileNotFoundError):
+                self._files.append(self._newest.open("rb", buffering=0))
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def _seek_tail(file: BinaryIO, lines: int) -> int:
+    """Go to where the last `lines` lines begin. Returns how many of them are not in this file."""
+    size = file.seek(0, os.SEEK_END)
+    if lines == 0:
+        return 0
+    block_bytes = _FIRST_TAIL_BYTES
+    while True:
+        start = max(0, size - block_bytes)
+        file.seek(start)
+        block = file.read(size - start)
+        whole_from = block.find(b"\n") + 1 if start else 0  # a line may be cut at the front
+        offset = tail_offset(block[whole_from:], lines)
+        if offset is not None:
+            file.seek(start + whole_from + offset)
+            return 0
+        if start == 0:
+            file.seek(0)
+            return lines - _count(block)
+        block_bytes *= 4
+
+
+def _count(block: bytes) -> int:
+    return sum(1 for _ in _whole_lines(block))
+
+
+def _whole_lines(block: bytes) -> Iterator[bytes]:
+    for raw in block.split(b"\n"):
+        parts = raw.split(b" ", 3)
+        if len(parts) == 4 and parts[2] == b"F":
+            yield raw

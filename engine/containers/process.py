@@ -1,0 +1,76 @@
+"""Processes that this one may not have started: named without a race, waited for without polling."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+
+def start_ticks(pid: int) -> int:
+    """When the process started, in ticks since the boot; 0 where there is none. With the pid it names a process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def with_argument(argument: str) -> Iterator[int]:
+    """The processes that have `argument` on their command line."""
+    wanted = os.fsencode(argument)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                if wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+                    yield int(entry.name)
+
+
+class Handle:
+    """A process held by a pidfd: what is signalled is that process, never one that took its number."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError."""
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+        self._ended = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(self._fd, self._end)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def wait(self) -> None:
+        """Until it has ended."""
+        await asyncio.shield(self._ended)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.done()
+
+    def signal(self, number: int) -> None:
+        """No error where it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, number)
+
+    def exit_code(self) -> int:
+        """The exit code of a child that has ended, which is thereby reaped; -1 where it is not ours."""
+        try:
+            result = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return -1
+        if result is None:
+            return -1
+        return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            self._ended.cancel()
