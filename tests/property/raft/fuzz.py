@@ -101,14 +101,16 @@ class Run:
                     self._cut(alone, other, seconds)
         elif roll < 0.021:
             world.stall(*chance.sample(names, 2), chance.choice([0.2, 0.6, 1.5, 2.5]))
-        elif roll < 0.026 and self.profile.crashes:
+        elif roll < 0.023:
+            world.overtake(*chance.sample(names, 2), chance.choice([0.02, 0.1, 0.5]))
+        elif roll < 0.028 and self.profile.crashes:
             alive = [name for name in names if world.hosts[name].node is not None]
             if alive:
                 self._power_cut(chance.choice(alive))
-        elif roll < 0.0265 and self.profile.crashes:
+        elif roll < 0.0285 and self.profile.crashes:
             for name in [name for name in names if world.hosts[name].node is not None]:
                 self._power_cut(name)
-        elif roll < 0.0275:
+        elif roll < 0.0295:
             self._transfer()
         for pair in [pair for pair, at in self.heal_at.items() if at <= now]:
             del self.heal_at[pair]

@@ -1,7 +1,7 @@
 """A group of Raft members on a virtual clock: real `Consensus`, journals, snapshots; network, time, power are played.
 
-Links are FIFO, as TCP is: a link that breaks loses what is under way. All chance
-comes from the seed. `World.step` moves time on; `check_*` and the ledgers note
+Links are FIFO, as TCP is: a link that breaks loses what is under way. Two members
+may have two links, so what was sent on one can be overtaken. All chance comes from the seed. `World.step` moves time on; `check_*` and the ledgers note
 violations in `World.violations`.
 """
 
@@ -157,6 +157,7 @@ class Link:
 
     def __init__(self) -> None:
         self.queue: collections.deque[tuple[float, int, dict[str, Any]]] = collections.deque()
+        self.overtaken: list[tuple[float, int, dict[str, Any]]] = []
         self.last = self.stalled_until = 0.0
 
 
@@ -248,6 +249,12 @@ class World:
         """Hold what goes from a to b; it arrives late, in order."""
         self.links[(a, b)].stalled_until = self.clock.now + seconds
 
+    def overtake(self, a: str, b: str, seconds: float) -> None:
+        """What is under way from a to b is on a link that another one overtakes."""
+        link = self.links[(a, b)]
+        link.overtaken += [(arrival + seconds, generation, message) for arrival, generation, message in link.queue]
+        link.queue.clear()
+
     def power_cut(self, name: str) -> None:
         self.hosts[name].power_cut()
         for other in self.hosts:
@@ -336,9 +343,13 @@ class World:
         return True
 
     def _deliver(self, source: str, target: str, link: Link) -> None:
-        host = self.hosts.get(target)
+        due = [each for each in link.overtaken if each[0] <= self.clock.now]
+        for each in due:
+            link.overtaken.remove(each)
         while link.queue and link.queue[0][0] <= self.clock.now:
-            _, generation, message = link.queue.popleft()
+            due.append(link.queue.popleft())
+        for _, generation, message in due:
+            host = self.hosts.get(target)
             if host is not None and host.node is not None and self.generation(source, target) == generation:
                 node = host.node
                 self._guarded(host, lambda node=node, message=message: node.deliver(source, message))

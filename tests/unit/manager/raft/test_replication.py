@@ -6,7 +6,7 @@ must end badly: so it is known to find the fault.
 
 import pytest
 
-from tests.unit.manager.raft.group import HAPPENED, POISON, on_both
+from tests.unit.manager.raft.group import HAPPENED, POISON, Mended, on_both
 
 
 @on_both
@@ -147,3 +147,24 @@ def test_fault_11_an_acknowledgement_of_an_earlier_term_counts_no_more(kind):
             group.hand("B", "A", message)
         group.tick("A")
         assert (group.commit_index("A") == committed) is group.mended
+
+
+def test_rejections_of_what_was_under_way_do_not_have_the_log_sent_again_for_each():
+    """Found by the fuzzer: every rejected message of a long pipeline had all that followed sent once more."""
+    with Mended() as group:
+        group.nodes["A"].batch_bytes = 600
+        group.elect("A")
+        group.run(20)
+        group.latency_s = 0.05
+        for _ in range(200):
+            group.write("A", b"x" * 500)
+            group.run(1, only=lambda source, target, message: None if target == "C" else True)
+        sent = 0
+        group.elect("A")
+        for _ in range(200):
+            group.tick()
+            sent += sum(len(entry[0]) for _, _, target, message in group.waiting if target == "C"
+                        for entry in message.get("entries", ())) // 5  # each is under way for five steps
+            group.deliver()
+        assert len(group.values("C")) == 200
+        assert sent < 2 * 200 * 500
