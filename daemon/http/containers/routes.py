@@ -1,0 +1,206 @@
+"""/containers: made, started, stopped, shown, listed, removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from shoal.api.errors import Conflict, InvalidArgument, NotFound, NotImplementedHere
+from shoal.daemon.http.containers.config import check_signal, container_config
+from shoal.daemon.http.containers.host import host_config
+from shoal.daemon.http.containers.inspect import NetworkOf, Surroundings, inspect_json
+from shoal.daemon.http.containers.limits import limits, restart_policy
+from shoal.daemon.http.containers.listing import FILTERS, Lookups, select, summary
+from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWire
+from shoal.daemon.http.times import moment_ns
+from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, number, reply
+from shoal.engine.containers.engine import Engine
+from shoal.engine.containers.nouns import Container, Status
+from shoal.engine.images.archive import ARCHITECTURES
+from shoal.engine.images.images import Images
+
+PRUNE_FILTERS = frozenset({"label", "label!", "until"})
+MAX_TERMINAL = 65535
+
+
+class ContainerRoutes:
+    def __init__(self, engine: Engine, images: Images, network_of: NetworkOf, driver: str) -> None:
+        self._engine = engine
+        self._images = images
+        self._network_of = network_of
+        self._driver = driver
+        self._lookups = Lookups(container=engine.get, sandbox=engine.sandbox, network_of=network_of,
+                                image_id=self._image_id)
+
+    def add_to(self, app: web.Application) -> None:
+        router = app.router
+        router.add_get("/containers/json", self.list, allow_head=False)
+        router.add_post("/containers/create", self.create)
+        router.add_post("/containers/prune", self.prune)
+        router.add_get("/containers/{id}/json", self.inspect, allow_head=False)
+        router.add_get("/containers/{id}/top", self.top, allow_head=False)
+        for action in ("start", "stop", "restart", "kill", "pause", "unpause", "rename", "resize", "update"):
+            router.add_post(f"/containers/{{id}}/{action}", getattr(self, action))
+        router.add_delete("/containers/{id}", self.remove)
+
+    # --- reading ---
+
+    async def list(self, request: web.Request) -> web.Response:
+        found = select(self._engine.all(), filters(request, FILTERS), self._lookups,
+                       everything=flag(request, "all"), limit=number(request, "limit") or 0)
+        now = time.time_ns()
+        shown = [summary(each, self._lookups, now) for each in found]
+        if flag(request, "size"):
+            for each in shown:
+                each |= await self._sizes(self._engine.get(each["Id"]))
+        return reply(shown)
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        container = self._container(request)
+        shown = inspect_json(container, Surroundings(
+            sandbox=self._engine.sandbox(container.id), network_of=self._network_of,
+            runtime=self._engine.runtime[0], driver=self._driver, log_path=str(self._engine.log_path(container.id)),
+            exec_ids=[each.id for each in self._engine.execs(container.id)]))
+        if flag(request, "size"):
+            shown |= await self._sizes(container)
+        return reply(shown)
+
+    async def _sizes(self, container: Container) -> dict[str, int]:
+        written = await self._engine.written_bytes(container.id)
+        try:
+            image_bytes = self._images.resolve(container.image_id).size
+        except NotFound:
+            image_bytes = 0
+        return {"SizeRw": written, "SizeRootFs": written + image_bytes}
+
+    async def top(self, request: web.Request) -> web.Response:
+        titles, rows = await self._engine.top(request.match_info["id"], request.query.get("ps_args") or "-ef")
+        return reply({"Titles": titles, "Processes": rows})
+
+    def _container(self, request: web.Request) -> Container:
+        return self._engine.get(request.match_info["id"])
+
+    def _image_id(self, reference: str) -> str:
+        try:
+            return self._images.resolve(reference).id
+        except (NotFound, InvalidArgument):
+            return ""
+
+    # --- making and removing ---
+
+    async def create(self, request: web.Request) -> web.Response:
+        unknown: list[str] = []
+        wanted = await body(request, CreateWire, unknown=unknown)
+        for path in unknown:
+            if path.lower() in UNSUPPORTED:
+                raise NotImplementedHere(f"{UNSUPPORTED[path.lower()]} is not supported: leave it out")
+        config, host = container_config(wanted), host_config(wanted)
+        self._check_platform(config.image, request.query.get("platform", ""))
+        created = await self._engine.create(request.query.get("name", "").removeprefix("/"), config, host)
+        return reply({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+
+    def _check_platform(self, reference: str, platform: str) -> None:
+        if not platform:
+            return
+        image = self._images.resolve(reference)
+        system, _, rest = platform.partition("/")
+        architecture = rest.partition("/")[0]
+        known = ARCHITECTURES.get(architecture, architecture)
+        if system != image.os or (known and known != image.architecture):
+            raise NotFound(f"image with reference {reference} was found but does not provide the specified "
+                           f"platform ({platform})")
+
+    async def remove(self, request: web.Request) -> web.Response:
+        if flag(request, "link"):
+            raise NotImplementedHere("link=true: this engine has no links between containers")
+        await self._engine.remove(request.match_info["id"], force=flag(request, "force"), volumes=flag(request, "v"))
+        return empty()
+
+    async def prune(self, request: web.Request) -> web.Response:
+        pruned = await self._engine.prune(_prunable(filters(request, PRUNE_FILTERS)))
+        return reply({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed_bytes})
+
+    # --- what it does ---
+
+    async def start(self, request: web.Request) -> web.Response:
+        if len((await request.read()).strip()) > 2:  # "{}" of old clients
+            raise InvalidArgument("starting container with non-empty request body was deprecated since API v1.22 and "
+                                  "removed in v1.24")
+        status = self._container(request).state.status
+        if status is Status.PAUSED:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if status is Status.RUNNING:
+            return empty(304)
+        await self._engine.start(request.match_info["id"])
+        return empty()
+
+    async def stop(self, request: web.Request) -> web.Response:
+        timeout, signal = number(request, "t"), _signal(request)
+        if not self._container(request).state.running:
+            return empty(304)
+        await self._engine.stop(request.match_info["id"], timeout, signal)
+        return empty()
+
+    async def restart(self, request: web.Request) -> web.Response:
+        timeout, signal = number(request, "t"), _signal(request)
+        await self._engine.restart(request.match_info["id"], timeout, signal)
+        return empty()
+
+    async def kill(self, request: web.Request) -> web.Response:
+        await self._engine.kill(request.match_info["id"], _signal(request) or "KILL")
+        return empty()
+
+    async def pause(self, request: web.Request) -> web.Response:
+        await self._engine.pause(request.match_info["id"])
+        return empty()
+
+    async def unpause(self, request: web.Request) -> web.Response:
+        await self._engine.unpause(request.match_info["id"])
+        return empty()
+
+    async def rename(self, request: web.Request) -> web.Response:
+        name = request.query.get("name", "").removeprefix("/")
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        await self._engine.rename(request.match_info["id"], name)
+        return empty()
+
+    async def resize(self, request: web.Request) -> web.Response:
+        await self._engine.resize(request.match_info["id"], *terminal_size(request))
+        return empty(200)
+
+    async def update(self, request: web.Request) -> web.Response:
+        wanted = await body(request, UpdateWire)
+        policy = None if wanted.restart_policy is None else restart_policy(wanted.restart_policy)
+        warnings = await self._engine.update(request.match_info["id"], limits(wanted, update=True), policy)
+        return reply({"Warnings": warnings})
+
+
+def terminal_size(request: web.Request) -> tuple[int, int]:
+    """(height, width) of the query. Raises InvalidArgument."""
+    height, width = number(request, "h"), number(request, "w")
+    if height is None or width is None or not (0 <= height <= MAX_TERMINAL and 0 <= width <= MAX_TERMINAL):
+        raise InvalidArgument(f"invalid terminal size: h and w have to be numbers from 0 to {MAX_TERMINAL}")
+    return height, width
+
+
+def _signal(request: web.Request) -> str:
+    signal = request.query.get("signal", "")
+    if signal:
+        check_signal(signal)
+    return signal
+
+
+def _prunable(wanted: dict[str, list[str]]) -> Callable[[Container], bool]:
+    until = min((moment_ns(value, "until") for value in wanted.get("until", ())), default=None)
+
+    def selected(container: Container) -> bool:
+        labels: dict[str, Any] = container.config.labels
+        return (labels_match(wanted.get("label", ()), labels)
+                and not any(labels_match([label], labels) for label in wanted.get("label!", ()))
+                and (until is None or container.created_ns < until))
+
+    return selected
