@@ -117,6 +117,8 @@ class RaftNode:
             machine=self._machine, timing=self._timing, offload=self._offload, fatal=self._fatal,
         )
         await self._transport.start()
+        if [m.id for m in self.members] == [self.me.id]:
+            self._consensus.election_at = now()  # alone there is nobody to wait for
         self._on_timer()
 
     async def stop(self) -> None:

@@ -1,0 +1,5 @@
+"""`python -m shoal.manager`."""
+
+from shoal.manager.main import main
+
+main()

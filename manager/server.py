@@ -1,0 +1,134 @@
+"""Port 2377: who may call what, and what a manager answers that does not lead.
+
+Everything but the two requests of a joining host needs a certificate of this swarm,
+and all but a node's session and renewal a manager's. Only the leader answers; what
+may be passed on is (a join), the rest is told where the leader is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from aiohttp import web
+
+from shoal.api.errors import NoLeader, PermissionDenied, Unavailable
+from shoal.api.states import Role
+from shoal.manager.ca.identity import PeerIdentity, require_manager, require_node
+from shoal.manager.controlapi.errors import api_errors, error_response
+from shoal.manager.controlapi.requests import MAX_BODY_BYTES
+from shoal.manager.forwarding import FORWARDED, NO_LEADER, Front
+from shoal.manager.membership import RaftMembership
+from shoal.manager.peers import RETRY, ManagerTLS
+from shoal.manager.store.raft import OutcomeUnknown, RaftNode
+from shoal.manager.store.replicated import ReplicatedStore
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+ROOT, JOIN, RENEW, SESSION = "/ca/v1/root", "/ca/v1/join", "/ca/v1/renew", "/dispatcher/v1/session"
+WITHOUT_CERTIFICATE = frozenset({ROOT, JOIN, RENEW})
+"""A renewal looks at the certificate by itself: one that has expired is renewed with a token."""
+
+ANSWERED_BY_ANY = frozenset({ROOT, SESSION})
+"""A session is redirected by the dispatcher."""
+
+MAX_CONNECTIONS = 8192
+HANDSHAKE_TIMEOUT_S = 5.0
+SHUTDOWN_TIMEOUT_S = 0.5
+
+
+class Server:
+    """`start`, `stop`. `peer` says to a handler who calls."""
+
+    def __init__(
+        self, *, cluster_id: str, tls: ManagerTLS, node: RaftNode, store: ReplicatedStore,
+        membership: RaftMembership, front: Front,
+    ) -> None:
+        self._cluster_id, self._tls, self._node, self._store = cluster_id, tls, node, store
+        self._membership, self._front = membership, front
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int, routes: Iterable[web.AbstractRouteDef]) -> None:
+        """Raises OSError where the address is taken."""
+        app = web.Application(middlewares=[api_errors, self._allow, self._lead], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(routes)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        await self._runner.setup()
+        self._server = await asyncio.get_running_loop().create_server(
+            self._protocol, host, port, ssl=self._tls.server, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S, backlog=256)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        assert self._runner is not None and self._runner.server is not None
+        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
+            log.warning("event=connection-refused why=%d are open", MAX_CONNECTIONS)
+            return _Refusal()
+        return self._runner.server()
+
+    def peer(self, request: web.Request) -> PeerIdentity:
+        """The node that calls. Raises PermissionDenied."""
+        transport = request.transport
+        connection = transport.get_extra_info("ssl_object") if transport is not None else None
+        return require_node(connection, self._cluster_id)
+
+    @web.middleware
+    async def _allow(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Let pass who may call this route."""
+        if request.path not in WITHOUT_CERTIFICATE:
+            try:
+                if request.path == SESSION:
+                    self.peer(request)
+                else:
+                    self._require_manager(request)
+            except PermissionDenied as error:
+                log.warning("event=refused peer=%s path=%s why=%s", request.remote, request.path, error)
+                raise
+        return await handler(request)
+
+    def _require_manager(self, request: web.Request) -> None:
+        transport = request.transport
+        connection = transport.get_extra_info("ssl_object") if transport is not None else None
+        peer = require_manager(connection, self._cluster_id)
+        if not self._node.is_ready:
+            return  # it is told where the leader is
+        node = self._store.view().nodes.get(peer.node_id)
+        takes_part = peer.node_id in self._membership.manager_node_ids()
+        if not takes_part and (node is None or node.spec.role is not Role.MANAGER):
+            raise PermissionDenied(f"node {peer.node_id} is not a manager of this swarm any more")
+
+    @web.middleware
+    async def _lead(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer as the leader, or say who is."""
+        if request.path in ANSWERED_BY_ANY:
+            return await handler(request)
+        if request.path == JOIN and FORWARDED not in request.headers:
+            return await self._front.lead(request, handler)
+        if not self._node.is_ready:
+            return self._elsewhere(NO_LEADER)
+        try:
+            return await handler(request)
+        except (NoLeader, OutcomeUnknown) as error:
+            if request.writer.output_size > 0:
+                raise
+            return self._elsewhere(error.message)
+
+    def _elsewhere(self, why: str) -> web.Response:
+        response = error_response(Unavailable.status, why)
+        response.headers[RETRY] = "" if self._node.is_leader else self._membership.leader_address()
+        return response
+
+
+class _Refusal(asyncio.Protocol):
+    """Closes a connection that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
