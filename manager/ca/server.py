@@ -158,12 +158,9 @@ def _cluster(view: State) -> Cluster:
 
 
 async def _body(request: web.Request, kind: type[_T]) -> _T:
-    raw = await request.content.read(MAX_BODY_BYTES + 1)
-    while len(raw) <= MAX_BODY_BYTES and not request.content.at_eof():
-        more = await request.content.read(MAX_BODY_BYTES + 1 - len(raw))
-        if not more:
-            break
-        raw += more
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise InvalidArgument("the request is too large")
+    raw = await request.read()  # a manager that passes it on has read it before; the application bounds it
     if len(raw) > MAX_BODY_BYTES:
         raise InvalidArgument("the request is too large")
     try:
