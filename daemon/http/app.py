@@ -7,13 +7,25 @@ from pathlib import Path
 
 from aiohttp import web
 
+from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.containers.execs import ExecRoutes
+from shoal.daemon.http.containers.inspect import NetworkOf
+from shoal.daemon.http.containers.listing import Lookups
+from shoal.daemon.http.containers.routes import ContainerRoutes
+from shoal.daemon.http.containers.streams import StreamRoutes
 from shoal.daemon.http.errors import add_headers, errors
+from shoal.daemon.http.events import EventRoutes
 from shoal.daemon.http.hooks import HOOKS, Hooks
 from shoal.daemon.http.images import ImageRoutes
+from shoal.daemon.http.networks import NetworkRoutes
 from shoal.daemon.http.system import InfoProvider, SystemRoutes
+from shoal.daemon.http.usage import UsageRoutes
 from shoal.daemon.http.versions import versioned
+from shoal.daemon.http.volumes import VolumeRoutes
 from shoal.daemon.http.wire import MAX_BODY_BYTES
+from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
+from shoal.overlay.networks import Networks
 
 RouteAdder = Callable[[web.Application], None]
 
@@ -24,9 +36,12 @@ KEEPALIVE_S = 75.0
 
 
 def build_app(
+    engine: Engine,
     images: Images,
+    networks: Networks,
     *,
     data_root: Path,
+    driver: str,
     hooks: Hooks | None = None,
     info: Sequence[InfoProvider] = (),
     extra_routes: Sequence[RouteAdder] = (),
@@ -42,9 +57,45 @@ def build_app(
     app.on_response_prepare.append(add_headers)
     for add in extra_routes:
         add(app)
-    SystemRoutes(hooks, info, data_root).add_to(app)
+    lookups = Lookups(container=engine.get, sandbox=engine.sandbox, network_of=names_of(networks),
+                      image_id=image_ids(images))
+    ContainerRoutes(engine, images, lookups, driver).add_to(app)
+    StreamRoutes(engine).add_to(app)
+    ExecRoutes(engine).add_to(app)
     ImageRoutes(images).add_to(app)
+    VolumeRoutes(engine.volumes).add_to(app)
+    NetworkRoutes(networks, engine, hooks).add_to(app)
+    EventRoutes(engine.events).add_to(app)
+    UsageRoutes(engine, images, lookups).add_to(app)
+    SystemRoutes(hooks, info, data_root).add_to(app)
     return app
+
+
+def names_of(networks: Networks) -> NetworkOf:
+    """(id, name) of a network by either, of this host or of the swarm."""
+
+    def name_of(reference: str) -> tuple[str, str]:
+        for network in networks.networks():
+            if reference in (network.id, network.name):
+                return network.id, network.name
+        for told in networks.cluster_networks():
+            if reference in (told.id, told.name):
+                return told.id, told.name
+        return "", reference
+
+    return name_of
+
+
+def image_ids(images: Images) -> Callable[[str], str]:
+    """The id of an image by a reference; "" where there is none such."""
+
+    def image_id(reference: str) -> str:
+        try:
+            return images.resolve(reference).id
+        except (NotFound, InvalidArgument):
+            return ""
+
+    return image_id
 
 
 async def serve(app: web.Application) -> web.AppRunner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ class ImageRoutes:
         wanted = filters(request, LIST_FILTERS)
         found = [image for image in self._images.all() if self._matches(image, wanted)]
         legacy = version_of(request) < (1, 44)
-        return reply([self._summary(image, wanted.get("reference", []), legacy) for image in found])
+        return reply([image_summary(image, wanted.get("reference", ()), legacy=legacy) for image in found])
 
     def _matches(self, image: Image, wanted: dict[str, Any]) -> bool:
         if not labels_match(wanted.get("label", []), image.config.labels):
@@ -62,25 +63,6 @@ class ImageRoutes:
             if image.created <= self._images.resolve(value).created:
                 return False
         return all(stamp_ns(image.created) < moment_ns(value, "until") for value in wanted.get("until", []))
-
-    def _summary(self, image: Image, patterns: Any, legacy: bool) -> dict[str, Any]:
-        tags = [tag for tag in image.repo_tags if not patterns or any(_name_matches(p, tag) for p in patterns)]
-        summary = {
-            "Id": image.id,
-            "ParentId": "",
-            "RepoTags": tags,
-            "RepoDigests": list(image.repo_digests),
-            "Created": stamp_ns(image.created) // SECOND_NS,
-            "Size": image.size,
-            "SharedSize": -1,
-            "Labels": image.config.labels,
-            "Containers": -1,
-        }
-        if legacy:
-            summary["VirtualSize"] = image.size
-            if not tags:
-                summary["RepoTags"] = ["<none>:<none>"]
-        return summary
 
     async def inspect(self, request: web.Request) -> web.Response:
         image = self._images.resolve(request.match_info["name"])
@@ -211,6 +193,27 @@ class ImageRoutes:
 
     async def search(self, request: web.Request) -> web.Response:
         raise NotFound("this host cannot search a registry")
+
+
+def image_summary(image: Image, patterns: Sequence[str] = (), *, legacy: bool = False) -> dict[str, Any]:
+    """A line of `docker images`. `legacy`: for clients older than 1.44."""
+    tags = [tag for tag in image.repo_tags if not patterns or any(_name_matches(p, tag) for p in patterns)]
+    summary = {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": tags,
+        "RepoDigests": list(image.repo_digests),
+        "Created": stamp_ns(image.created) // SECOND_NS,
+        "Size": image.size,
+        "SharedSize": -1,
+        "Labels": image.config.labels,
+        "Containers": -1,
+    }
+    if legacy:
+        summary["VirtualSize"] = image.size
+        if not tags:
+            summary["RepoTags"] = ["<none>:<none>"]
+    return summary
 
 
 def _removal(removal: Removal) -> dict[str, str]:

@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotImplementedHere
 from shoal.daemon.http.hooks import Hooks
+from shoal.daemon.http.info import host_figures
 from shoal.daemon.http.versions import API_VERSION, MIN_API_VERSION, version_of
 from shoal.daemon.http.wire import Wire, body, reply
 from shoal.engine.images.archive import ARCHITECTURES
@@ -73,7 +73,7 @@ class SystemRoutes:
         return web.Response(body=self._version, content_type="application/json")
 
     async def info(self, request: web.Request) -> web.Response:
-        figures = {**_host(), "DockerRootDir": str(self._data_root), "SystemTime": _now()}
+        figures = {**host_figures(), "DockerRootDir": str(self._data_root), "SystemTime": _now()}
         for provider in self._info:
             figures.update(provider())
         figures["Swarm"] = await self._hooks.swarm_info()
@@ -119,84 +119,5 @@ def _version() -> dict[str, Any]:
     }
 
 
-@cache
-def _host_constants() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    kernel = os.uname()
-    return {
-        "KernelVersion": kernel.release,
-        "OSType": "linux",
-        "Architecture": kernel.machine,
-        "OperatingSystem": _os_release().get("PRETTY_NAME", "Linux"),
-        "OSVersion": _os_release().get("VERSION_ID", ""),
-        "NCPU": len(os.sched_getaffinity(0)),
-        "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "ServerVersion": version("shoal"),
-        "Driver": "overlay2",
-        "DriverStatus": [["Supports d_type", "true"]],
-        "Plugins": {
-            "Volume": ["local"],
-            "Network": ["bridge", "host", "null", "overlay"],
-            "Authorization": None,
-            "Log": ["json-file"],
-        },
-        "LoggingDriver": "json-file",
-        "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "1",
-        "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
-        "ExperimentalBuild": False,
-        "Isolation": "",
-        "InitBinary": "catatonit",
-        "SecurityOptions": ["name=seccomp,profile=builtin"],
-        "ProductLicense": "",
-        "Warnings": [],
-        "MemoryLimit": True,
-        "SwapLimit": True,
-        "CpuCfsPeriod": True,
-        "CpuCfsQuota": True,
-        "CPUShares": True,
-        "CPUSet": True,
-        "PidsLimit": True,
-        "OomKillDisable": False,
-        "IPv4Forwarding": True,
-        "Debug": False,
-        "LiveRestoreEnabled": True,
-        "HttpProxy": os.environ.get("HTTP_PROXY", ""),
-        "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
-        "NoProxy": os.environ.get("NO_PROXY", ""),
-        "GenericResources": None,
-        "Labels": [],
-        "DefaultRuntime": "runc",
-        "Runtimes": {"runc": {"path": "runc"}},
-    }
-
-
-def _host() -> dict[str, Any]:
-    return {
-        **_host_constants(),
-        "Name": os.uname().nodename,
-        "NFd": sum(1 for _ in Path("/proc/self/fd").iterdir()),
-        "NGoroutines": 0,
-        "NEventsListener": 0,
-        "ID": "",
-        "Containers": 0,
-        "ContainersRunning": 0,
-        "ContainersPaused": 0,
-        "ContainersStopped": 0,
-        "Images": 0,
-    }
-
-
-def _os_release() -> dict[str, str]:
-    try:
-        return platform.freedesktop_os_release()
-    except OSError:
-        return {}
-
-
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-

@@ -50,6 +50,10 @@ class Events:
         for listener in self._listeners:
             listener.offer(event)
 
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
         """Listen from now on. Subscribe before `past` is read, and nothing is missed."""

@@ -11,7 +11,7 @@ from aiohttp import web
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, NotImplementedHere
 from shoal.daemon.http.containers.config import check_signal, container_config
 from shoal.daemon.http.containers.host import host_config
-from shoal.daemon.http.containers.inspect import NetworkOf, Surroundings, inspect_json
+from shoal.daemon.http.containers.inspect import Surroundings, inspect_json
 from shoal.daemon.http.containers.limits import limits, restart_policy
 from shoal.daemon.http.containers.listing import FILTERS, Lookups, select, summary
 from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWire
@@ -27,13 +27,12 @@ MAX_TERMINAL = 65535
 
 
 class ContainerRoutes:
-    def __init__(self, engine: Engine, images: Images, network_of: NetworkOf, driver: str) -> None:
+    def __init__(self, engine: Engine, images: Images, lookups: Lookups, driver: str) -> None:
+        """`driver`: the name of the storage driver."""
         self._engine = engine
         self._images = images
-        self._network_of = network_of
+        self._lookups = lookups
         self._driver = driver
-        self._lookups = Lookups(container=engine.get, sandbox=engine.sandbox, network_of=network_of,
-                                image_id=self._image_id)
 
     def add_to(self, app: web.Application) -> None:
         router = app.router
@@ -61,7 +60,7 @@ class ContainerRoutes:
     async def inspect(self, request: web.Request) -> web.Response:
         container = self._container(request)
         shown = inspect_json(container, Surroundings(
-            sandbox=self._engine.sandbox(container.id), network_of=self._network_of,
+            sandbox=self._engine.sandbox(container.id), network_of=self._lookups.network_of,
             runtime=self._engine.runtime[0], driver=self._driver, log_path=str(self._engine.log_path(container.id)),
             exec_ids=[each.id for each in self._engine.execs(container.id)]))
         if flag(request, "size"):
@@ -82,12 +81,6 @@ class ContainerRoutes:
 
     def _container(self, request: web.Request) -> Container:
         return self._engine.get(request.match_info["id"])
-
-    def _image_id(self, reference: str) -> str:
-        try:
-            return self._images.resolve(reference).id
-        except (NotFound, InvalidArgument):
-            return ""
 
     # --- making and removing ---
 

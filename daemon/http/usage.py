@@ -1,0 +1,60 @@
+"""GET /system/df: what takes up space on this host."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiohttp import web
+
+from shoal.api.errors import InvalidArgument
+from shoal.daemon.http.containers.listing import Lookups, summary
+from shoal.daemon.http.images import image_summary
+from shoal.daemon.http.volumes import volume_json
+from shoal.daemon.http.wire import reply
+from shoal.engine.containers.engine import Engine
+from shoal.engine.images.images import Images
+
+TYPES = ("container", "image", "volume", "build-cache")
+
+
+class UsageRoutes:
+    def __init__(self, engine: Engine, images: Images, lookups: Lookups) -> None:
+        self._engine = engine
+        self._images = images
+        self._lookups = lookups
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/system/df", self.show, allow_head=False)
+
+    async def show(self, request: web.Request) -> web.Response:
+        wanted = request.query.getall("type", []) or list(TYPES)
+        for each in wanted:
+            if each not in TYPES:
+                raise InvalidArgument(f"unknown object type: {each}")
+        shown: dict[str, Any] = {"LayersSize": self._images.total_bytes(), "Images": None, "Containers": None,
+                                 "Volumes": None, "BuildCache": None}
+        if "image" in wanted:
+            shown["Images"] = self._image_rows()
+        if "container" in wanted:
+            shown["Containers"] = await self._container_rows()
+        if "volume" in wanted:
+            shown["Volumes"] = await self._volume_rows()
+        if "build-cache" in wanted:
+            shown["BuildCache"] = []
+        return reply(shown)
+
+    def _image_rows(self) -> list[dict[str, Any]]:
+        return [{**image_summary(image), "SharedSize": 0,
+                 "Containers": len(list(self._engine.image_users(image.id)))} for image in self._images.all()]
+
+    async def _container_rows(self) -> list[dict[str, Any]]:
+        now = time.time_ns()
+        return [{**summary(each, self._lookups, now), "SizeRw": await self._engine.written_bytes(each.id)}
+                for each in self._engine.all()]
+
+    async def _volume_rows(self) -> list[dict[str, Any]]:
+        volumes = self._engine.volumes
+        return [{**volume_json(each), "UsageData": {"Size": await volumes.size_bytes(each.name),
+                                                    "RefCount": len(volumes.users(each.name))}}
+                for each in volumes.all()]
