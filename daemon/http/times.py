@@ -11,8 +11,8 @@ from shoal.api.errors import InvalidArgument
 NEVER = "0001-01-01T00:00:00Z"
 SECOND_NS = 1_000_000_000
 
-_UNIX = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9}))?")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNIX = re.compile(r"(-?\d{1,12})(?:\.(\d{1,9}))?", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _UNITS_NS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 

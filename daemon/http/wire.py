@@ -6,6 +6,7 @@ turns it into nouns once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ __all__ = ["MAX_BODY_BYTES", "Wire", "body", "decode", "empty", "filters", "flag
            "truth"]
 
 MAX_BODY_BYTES = 16 << 20
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 T = TypeVar("T")
 
@@ -38,6 +41,8 @@ async def body(request: web.Request, kind: type[T], *, required: bool = True, un
         raise InvalidArgument(
             f"unsupported Content-Type header ({request.content_type}): must be 'application/json'"
         )
+    if _NUL.search(raw):
+        raise InvalidArgument("invalid JSON: a NUL character can be in no name, path or argument")
     return decode(raw, kind, unknown)
 
 
@@ -58,7 +63,7 @@ def number(request: web.Request, name: str, default: int | None = None) -> int |
     if not value:
         return default
     try:
-        found = int(value) if len(value) <= 20 else 1 << 64
+        found = int(value) if len(value) <= 20 and value.isascii() else 1 << 64
     except ValueError as error:
         raise InvalidArgument(f"invalid value for {name}: {value!r} is not a number") from error
     if not -(1 << 63) <= found < 1 << 63:

@@ -15,8 +15,8 @@ MIN_HEALTH_NS = 1_000_000
 MAX_HOSTNAME = 64
 """The kernel's limit."""
 
-_HOSTNAME = re.compile(r"[a-zA-Z0-9_.-]*")
-_REAL_TIME_SIGNAL = re.compile(r"(SIG)?RTM(IN(\+\d{1,2})?|AX(-\d{1,2})?)")
+_HOSTNAME = re.compile(r"[a-zA-Z0-9_.-]*", re.ASCII)
+_REAL_TIME_SIGNAL = re.compile(r"(SIG)?RTM(IN(\+\d{1,2})?|AX(-\d{1,2})?)", re.ASCII)
 
 
 def container_config(wire: CreateWire) -> ContainerConfig:

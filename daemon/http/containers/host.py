@@ -13,8 +13,8 @@ from shoal.daemon.http.containers.wire import CreateWire, DeviceWire, HostWire
 from shoal.engine.containers.nouns import Device, HostConfig, LogConfig
 
 LOG_DRIVERS = ("", "json-file", "local", "none")
-_DEVICE_RULE = re.compile(r"[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}")
-_PERMISSIONS = re.compile(r"[rwm]{1,3}")
+_DEVICE_RULE = re.compile(r"[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}", re.ASCII)
+_PERMISSIONS = re.compile(r"[rwm]{1,3}", re.ASCII)
 
 
 def host_config(wire: CreateWire) -> HostConfig:

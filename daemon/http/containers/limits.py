@@ -15,7 +15,7 @@ ULIMITS = frozenset({"core", "cpu", "data", "fsize", "locks", "memlock", "msgque
                      "rtprio", "rttime", "sigpending", "stack"})
 MAX_PIDS = 1 << 22
 
-_CPU_LIST = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
+_CPU_LIST = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", re.ASCII)
 
 
 def limits(wire: LimitsWire, *, update: bool = False) -> Limits:

@@ -21,7 +21,7 @@ HEALTH = ("starting", "healthy", "unhealthy", "none")
 TASK_LABEL = "com.docker.swarm.task.id"
 MAX_PATTERN = 256
 
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII)
 
 
 class Lookups(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ def _check(filters: dict[str, list[str]]) -> None:
             if value not in allowed:
                 raise InvalidArgument(f"invalid filter '{key}={value}'")
     for value in filters.get("exited", ()):
-        if not re.fullmatch(r"-?\d{1,9}", value):
+        if not re.fullmatch(r"-?[0-9]{1,9}", value):
             raise InvalidArgument(f"invalid filter 'exited={value}'")
 
 

@@ -13,8 +13,8 @@ from shoal.api.wire import convert
 from shoal.daemon.http.containers.wire import BindingWire, EndpointWire, HostWire, NetworkingWire
 
 PROTOCOLS = ("tcp", "udp", "sctp")
-_PORT = re.compile(r"(\d{1,5})(?:/([A-Za-z]+))?")
-_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+_PORT = re.compile(r"(\d{1,5})(?:/([A-Za-z]+))?", re.ASCII)
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", re.ASCII)
 _ON_BRIDGE = ("default", "bridge")
 
 
