@@ -15,6 +15,7 @@ import os
 import ssl
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +64,19 @@ class Manager:
 
     def __init__(
         self, folder: HostFolder, run_root: Path, identity: Identity, *, tls: ManagerTLS, peers: Peers,
-        join: str, members: Members = (), founds: bool = False,
+        join: str, others: Members | None = None, founds: bool = False,
     ) -> None:
-        """`members`: who takes part besides us, where our log is empty."""
+        """`join` names our log. `others`: it is a new one, for a first join; these take part."""
         self.identity = identity
         self._folder, self._run_root, self._tls, self._peers = folder, run_root, tls, peers
         self._stopping = asyncio.Event()
+        self._joins = others is not None
         self._takes_part = False  # the leader has added us, now or before
         self._taken_back = False
         me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr))
         memory = MemoryStore()
         self.node = RaftNode(
-            me=me, members=[me] if founds else members, machine=memory, directory=folder.raft / join,
+            me=me, members=[me] if founds else others or (), machine=memory, directory=folder.raft / join,
             tls=tls.for_raft(identity.cluster_id), listen=raft_address(identity.listen_addr),
             on_leader=self._leader_changed, on_members=self._members_changed, on_removed=self._removed)
         self.store = ReplicatedStore(self.node, memory)
@@ -124,7 +126,10 @@ class Manager:
                 task.cancel()
 
     async def close(self) -> None:
-        """Let go of everything; what is on disk stays."""
+        """Let go of everything; what is on disk stays. A leader hands its office over first."""
+        if self.node.is_leader and len(self.node.members) > 1:
+            with suppress(ShoalError):
+                await self.node.transfer_leadership()
         if self._taken_back and not self._takes_part:
             await self._joining.take_back(self.node.me)
         await self._socket.stop()
@@ -144,7 +149,7 @@ class Manager:
 
     async def _take_part(self) -> None:
         """See that we are a member at our present address. Raises PermissionDenied where we are not to be."""
-        if self.node.applied_index > 0 or self.node.members:
+        if not self._joins:
             try:
                 async with asyncio.timeout(SETTLE_S):
                     await self.node.wait_for(self._is_settled)
@@ -243,15 +248,15 @@ async def take_up(folder: HostFolder, run_root: Path) -> Manager:
     tls = load_tls(folder)
     peers = Peers(tls)
     join = folder.found_join(identity.raft_id)
-    members: Members = ()
+    others: Members | None = None
     if join is None:
         try:
-            members = await Joining(peers, known_addresses(identity)).members()
+            others = await Joining(peers, known_addresses(identity)).members()
         except BaseException:
             await peers.close()
             raise
         join = folder.new_join(identity.raft_id)
-    manager = Manager(folder, run_root, identity, tls=tls, peers=peers, join=join, members=members)
+    manager = Manager(folder, run_root, identity, tls=tls, peers=peers, join=join, others=others)
     try:
         await manager.start_raft()
         await manager.serve()

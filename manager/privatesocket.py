@@ -65,7 +65,8 @@ class PrivateSocket:
             web.post("/internal/reload", self._reload),
         ])
         app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True,
+                                     shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         await self._runner.setup()
         await web.SockSite(self._runner, _listen(run_root / NAME)).start()
 

@@ -56,7 +56,8 @@ class Server:
         """Raises OSError where the address is taken."""
         app = web.Application(middlewares=[api_errors, self._allow, self._lead], client_max_size=MAX_BODY_BYTES)
         app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True,
+                                     shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         await self._runner.setup()
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol, host, port, ssl=self._tls.server, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S, backlog=256)
