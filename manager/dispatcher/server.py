@@ -7,21 +7,28 @@ manager that takes over learns everything from the store and from the agents.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import time
 from collections.abc import Callable
 
-from aiohttp import WSMsgType, web
+import msgspec
+from aiohttp import WSCloseCode, web
 
-from shoal.api.errors import PermissionDenied, Unavailable
+from shoal.api.errors import PermissionDenied
 from shoal.api.ids import new_swarm_id
-from shoal.api.messages import MAX_FRAME_BYTES, Redirect, encode
+from shoal.api.messages import MAX_FRAME_BYTES, Hello, Redirect, encode
 from shoal.manager.ca.identity import peer_identity
 from shoal.manager.controlloop import Store
+from shoal.manager.dispatcher.session import CLOSE_TIMEOUT_S, ProtocolError, close, read
+from shoal.manager.dispatcher.term import Term
 
 log = logging.getLogger(__name__)
 
 PATH = "/dispatcher/v1/session"
+HELLO_TIMEOUT_S = 2.0
+MAX_HELLO_BYTES = 256 << 10
+"""A node's description is stored: it has to fit into a command."""
 
 
 class Dispatcher:
@@ -31,16 +38,17 @@ class Dispatcher:
         server.start(…, [*ca_routes(…), *dispatcher.routes()])     # behind mutual TLS, with `api_errors`
         loops = lambda store: [drive(…), …, dispatcher.run(store)]
 
-    `clock` is monotonic seconds, `now` seconds since the epoch.
+    `clock` gives seconds of a monotonic clock.
     """
 
     def __init__(
         self, *, node_id: str, leader_addr: Callable[[], str], clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time, mint_id: Callable[[], str] = new_swarm_id,
+        mint_id: Callable[[], str] = new_swarm_id,
     ) -> None:
         self._node_id = node_id
         self._leader_addr = leader_addr
-        self._clock, self._now, self._mint_id = clock, now, mint_id
+        self._clock, self._mint_id = clock, mint_id
+        self._term: Term | None = None
 
     def routes(self) -> list[web.RouteDef]:
         """The session's route. It checks the certificate against the store by itself, workers' and managers' alike."""
@@ -49,20 +57,68 @@ class Dispatcher:
     async def run(self, store: Store) -> None:
         """Serve sessions for one term of office, until cancelled; every session then ends with a `Redirect`.
 
-        `store`: as for `controlloop.drive`. Raises NoLeader where a proposal shows that the term is over.
+        `store`: as for `controlloop.drive`. Raises a group with NoLeader where a proposal shows that the term is over.
         """
-        await asyncio.Event().wait()
+        term = Term(store, node_id=self._node_id, leader_addr=self._leader_addr, clock=self._clock,
+                    mint_id=self._mint_id)
+        self._term = term
+        try:
+            await term.run()
+        finally:
+            if self._term is term:
+                self._term = None
 
     async def _session(self, request: web.Request) -> web.StreamResponse:
         transport = request.transport
         peer = peer_identity(transport.get_extra_info("ssl_object")) if transport is not None else None
         if peer is None:
             raise PermissionDenied("a node certificate of this swarm is needed for this")
-        socket = web.WebSocketResponse(autoping=False, max_msg_size=MAX_FRAME_BYTES, compress=False)
+        if self._term is not None:
+            self._term.check(peer.node_id, peer.cluster_id)
+        socket = web.WebSocketResponse(
+            autoping=False, compress=False, max_msg_size=MAX_FRAME_BYTES, timeout=CLOSE_TIMEOUT_S)
         await socket.prepare(request)
-        hello = await socket.receive(timeout=5)
-        if hello.type is not WSMsgType.BINARY:
-            raise Unavailable("a session begins with a hello")
-        await socket.send_bytes(encode(Redirect(leader_addr=self._leader_addr())))
-        await socket.close()
+        try:
+            hello = await _hello(socket)
+        except ProtocolError as error:
+            log.warning("event=session-refused node=%s remote=%s why=%s", peer.node_id, request.remote, error)
+            await close(socket, WSCloseCode.PROTOCOL_ERROR, error.message)
+            return socket
+        if self._term is None:
+            await _redirect(socket, self._leader_addr())
+        else:
+            remote = request.remote or ""
+            hello = msgspec.structs.replace(hello, addr=_underlay(hello.addr, remote))
+            await self._term.serve(socket, peer.node_id, hello, remote)
         return socket
+
+
+async def _hello(socket: web.WebSocketResponse) -> Hello:
+    """The first message. Raises ProtocolError."""
+    try:
+        frame = await socket.receive(timeout=HELLO_TIMEOUT_S)
+    except TimeoutError:
+        raise ProtocolError(f"no hello within {HELLO_TIMEOUT_S:g} s") from None
+    message = read(frame)
+    if not isinstance(message, Hello):
+        raise ProtocolError("a session begins with a hello")
+    if len(frame.data) > MAX_HELLO_BYTES:
+        raise ProtocolError(f"a hello of {len(frame.data)} bytes: at most {MAX_HELLO_BYTES} are taken")
+    return message
+
+
+async def _redirect(socket: web.WebSocketResponse, leader_addr: str) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await socket.send_bytes(encode(Redirect(leader_addr=leader_addr)))
+    except (TimeoutError, ConnectionError, RuntimeError):
+        log.debug("event=redirect-failed")
+    await close(socket, WSCloseCode.GOING_AWAY, "this manager does not lead")
+
+
+def _underlay(address: str, remote: str) -> str:
+    """Where others reach the node's data plane: what it says, if that is an address, else where it calls from."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return remote
