@@ -1,0 +1,40 @@
+"""Fixtures: one machine for all tests of a module; each test leaves it without containers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon.host import Machine
+
+
+@pytest.fixture(scope="package")
+def machine() -> Iterator[Machine]:
+    """Started, with the image busybox."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if shutil.which("docker") is None:
+        pytest.skip("there is no docker command on this machine")
+    made = Machine(Path(tempfile.mkdtemp(prefix="shoal-daemon-")))  # short: paths of sockets are limited
+    try:
+        made.on()
+        made.start()
+        made.load_image()
+        yield made
+    finally:
+        made.off()
+
+
+@pytest.fixture
+def host(machine: Machine) -> Iterator[Machine]:
+    """The machine, cleared of containers, networks and volumes after the test."""
+    yield machine
+    if containers := machine.docker("ps", "--all", "--quiet").split():
+        machine.docker("rm", "--force", "--volumes", *containers)
+    machine.docker("network", "prune", "--force")
+    machine.docker("volume", "prune", "--all", "--force")
