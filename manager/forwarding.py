@@ -20,7 +20,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from shoal.api.errors import NoLeader, Unavailable
+from shoal.api.errors import NoLeader, NotManager, Unavailable
 from shoal.manager.controlapi.writes import REQUEST_ID
 from shoal.manager.membership import RaftMembership
 from shoal.manager.peers import RETRY, Peers, watch_for_death
@@ -43,6 +43,11 @@ NO_LEADER = (
     "online. Make sure more than half of the managers are online."
 )
 
+NOT_A_MANAGER = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this "
+    "command on a manager node or promote the current node to a manager."
+)
+
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "host", "content-length", "te",
                          "trailer", "proxy-authorization", "proxy-authenticate", RETRY.lower()})
@@ -55,8 +60,10 @@ class Front:
         self._node, self._membership, self._peers = node, membership, peers
 
     async def lead(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The leader's answer. Raises NoLeader where there is none in time, Unavailable where a write's fate stays
-        unknown."""
+        """The leader's answer. Raises NoLeader where there is none in time, OutcomeUnknown where a write's fate stays
+        unknown, NotManager where this one was taken out."""
+        if self._node.is_removed:
+            raise NotManager(NOT_A_MANAGER)
         loop = asyncio.get_running_loop()
         reads = request.method in _READS
         deadline = loop.time() + (READ_PATIENCE_S if reads else WRITE_PATIENCE_S)

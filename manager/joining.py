@@ -59,9 +59,10 @@ class Joining:
             failures += 1
             await asyncio.sleep(min(RETRY_S[0] * 2 ** min(failures - 1, 10), RETRY_S[1]))
 
-    async def take_back(self, me: Member) -> None:
-        """A join that was given up is undone, as far as a leader can be reached now."""
-        for address in self._known():
+    async def take_back(self, me: Member, members: Members) -> None:
+        """The others go on without us, as far as their leader can be reached now; also where a join was given up."""
+        others = [manager_address(each) for each in members if each.id != me.id]
+        for address in dict.fromkeys([*others, *self._addresses]):
             try:
                 await self._peers.call(address, "DELETE", f"{MEMBERS}/{join_of(me.id)}", timeout_s=TAKE_BACK_S)
             except ShoalError as error:

@@ -70,9 +70,8 @@ class Manager:
         self.identity = identity
         self._folder, self._run_root, self._tls, self._peers = folder, run_root, tls, peers
         self._stopping = asyncio.Event()
-        self._joins = others is not None
         self._takes_part = False  # the leader has added us, now or before
-        self._taken_back = False
+        self._for_good = False  # this manager is not to come back
         me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr))
         memory = MemoryStore()
         self.node = RaftNode(
@@ -130,8 +129,8 @@ class Manager:
         if self.node.is_leader and len(self.node.members) > 1:
             with suppress(ShoalError):
                 await self.node.transfer_leadership()
-        if self._taken_back and not self._takes_part:
-            await self._joining.take_back(self.node.me)
+        if self._for_good and not self.node.is_removed:
+            await self._joining.take_back(self.node.me, self.node.members)
         await self._socket.stop()
         await self._server.stop()
         await self._peers.close()
@@ -149,14 +148,20 @@ class Manager:
 
     async def _take_part(self) -> None:
         """See that we are a member at our present address. Raises PermissionDenied where we are not to be."""
-        if not self._joins:
-            try:
+        if self.node.me in self.node.members:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_S):
                     await self.node.wait_for(self._is_settled)
-            except TimeoutError:
-                log.info("event=looking-for-the-leader")
         if not self._is_settled():
-            await self._joining.ask_to_be_added(self.node.me)
+            log.info("event=asks-to-be-added member=%s address=%s", self.node.me.id, self.node.me.address)
+            asking = asyncio.ensure_future(self._joining.ask_to_be_added(self.node.me))
+            try:
+                await self.node.wait_for(lambda: self._is_settled() or asking.done())
+                if asking.done():
+                    asking.result()
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
             await self.node.wait_for(self._is_settled)
         self._takes_part = True
         log.info("event=takes-part member=%s leader=%s", self.node.me.id, self._membership.leader_node_id())
@@ -202,13 +207,14 @@ class Manager:
                 raise Unavailable("this is the swarm's last manager: to leave erases the swarm's state, use force")
             return
         await leave(self.node, self._membership, self._peers)
+        self._for_good = False  # that much is done
 
     def stop(self) -> None:
-        self._taken_back = True
+        self._for_good = True
         self._stopping.set()
 
     def end(self) -> None:
-        """As `stop`, but to come back: what is under way stays so."""
+        """As `stop`, but to come back: it stays a member."""
         self._stopping.set()
 
     def reload(self) -> None:

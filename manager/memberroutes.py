@@ -139,7 +139,7 @@ async def mark_left(context: ControlContext, node_id: str) -> None:
 
     def decide(view: State) -> list[Update | SetNodeStatus]:
         node = view.nodes.get(node_id)
-        if node is None:
+        if node is None or node.spec.role is Role.WORKER:  # demoted: it may well stay in the swarm
             return []
         spec = msgspec.structs.replace(node.spec, role=Role.WORKER)
         status = NodeStatus(state=NodeState.DOWN, message=LEFT, addr=node.status.addr)

@@ -38,7 +38,7 @@ class Process(Protocol):
         """Have the other managers go on without this one. Raises ShoalError."""
 
     def stop(self) -> None:
-        """End soon, and for good: a join that is under way is taken back."""
+        """End soon, and for good: the others go on without this one, as far as they can be told."""
 
     def reload(self) -> None:
         """The certificate's files have changed."""

@@ -1,4 +1,4 @@
-"""Three managers: whichever is asked answers; a leader dies and the next write succeeds; all die and nothing is lost."""
+"""Three managers: any of them answers; a leader dies and the next write succeeds; all die and nothing is lost."""
 
 from __future__ import annotations
 
