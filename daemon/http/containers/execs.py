@@ -6,15 +6,15 @@ from typing import Any
 
 from aiohttp import web
 
-from shoal.api.errors import InvalidArgument
+from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from shoal.daemon.http.containers.config import checked_env, words
 from shoal.daemon.http.containers.detachkeys import DetachKeys, parse
 from shoal.daemon.http.containers.routes import MAX_TERMINAL, terminal_size
-from shoal.daemon.http.containers.stdio import carry, content_type
+from shoal.daemon.http.containers.stdio import carry, content_type, frame
 from shoal.daemon.http.containers.wire import ExecStartWire, ExecWire
 from shoal.daemon.http.hijack import HijackedResponse, hijack
 from shoal.daemon.http.wire import body, empty, reply
-from shoal.engine.containers.engine import Engine
+from shoal.engine.containers.engine import STDOUT, Engine
 from shoal.engine.containers.nouns import Exec, ExecConfig
 
 
@@ -39,7 +39,12 @@ class ExecRoutes:
         size = _size(wanted.console_size)
         known = self._engine.exec_inspect(request.match_info["id"])
         codes = parse(known.config.detach_keys)
-        attachment = await self._engine.exec_start(known.id, detach=wanted.detach, console_size=size)
+        try:
+            attachment = await self._engine.exec_start(known.id, detach=wanted.detach, console_size=size)
+        except ShoalError as error:
+            if wanted.detach or isinstance(error, Conflict | NotFound):
+                raise
+            return await _say(request, known.config, error)
         if attachment is None:
             return empty(200)
         try:
@@ -57,6 +62,14 @@ class ExecRoutes:
 
     async def inspect(self, request: web.Request) -> web.Response:
         return reply(exec_json(self._engine.exec_inspect(request.match_info["id"])))
+
+
+async def _say(request: web.Request, config: ExecConfig, error: ShoalError) -> web.StreamResponse:
+    """As Docker does it: why a program could not be run is its output. Its exit code tells as well."""
+    connection = hijack(request, content_type(request, tty=config.tty))
+    data = f"{error.message}\r\n".encode()
+    await connection.write(data if config.tty else frame(STDOUT, data))
+    return HijackedResponse()
 
 
 def exec_config(wire: ExecWire) -> ExecConfig:

@@ -52,9 +52,11 @@ class Machine:
         resolv = self.root / "resolv.conf"
         resolv.write_text("# no resolver above this machine\n")
         setup = f"mount --bind {resolv} /etc/resolv.conf && ip link set lo up && exec catatonit -- sleep infinity"
-        self._holder = subprocess.Popen(
-            ["unshare", "--mount", "--uts", "--pid", "--net", "--fork", "--kill-child", "--propagation=private",
-             "--mount-proc", "sh", "-c", setup], stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
+        with (self.root / "init.log").open("wb") as log:
+            self._holder = subprocess.Popen(
+                ["unshare", "--mount", "--uts", "--pid", "--net", "--fork", "--kill-child", "--propagation=private",
+                 "--mount-proc", "sh", "-c", setup],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children")
         self.init_pid = int(until(lambda: children.read_text().strip(), "process 1"))
         until(lambda: command_line(self.init_pid)[:1] == ["catatonit"], "process 1 has set up the machine")
