@@ -13,70 +13,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
+from shoal.engine.containers.client import MAX_BUFFERED_BYTES, STDERR, STDOUT, Client
 
-STDOUT, STDERR = 1, 2
 _STREAMS = {2: STDOUT, 3: STDERR}  # conmon's numbers
 _FRAME_BYTES = 8192 + 16
 _SEND_BYTES = 16 * 1024  # conmon takes at most 32 KiB at once
-MAX_BUFFERED_BYTES = 1 << 18
-"""Output held for a client before the container has to wait."""
-
-CONNECT_TIMEOUT_S = 10.0
-
-
-class Client:
-    """One client's end. Implements `engine.Attachment`."""
-
-    def __init__(self, console: Console, *, tty: bool, stdin: bool, streams: frozenset[int]) -> None:
-        self.tty = tty
-        self._console = console
-        self._stdin = stdin
-        self._streams = streams
-        self._chunks: deque[tuple[int, bytes]] = deque()
-        self._changed = asyncio.Event()
-        self._ended = False
-        self.buffered_bytes = 0
-
-    def offer(self, stream: int, data: bytes) -> None:
-        if stream in self._streams:
-            self._chunks.append((stream, data))
-            self.buffered_bytes += len(data)
-            self._changed.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._changed.set()
-
-    async def read(self) -> tuple[int, bytes] | None:
-        while not self._chunks:
-            if self._ended:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        stream, data = self._chunks.popleft()
-        self.buffered_bytes -= len(data)
-        self._console.drained()
-        return stream, data
-
-    async def write(self, data: bytes) -> None:
-        if self._stdin:
-            await self._console.send(data)
-
-    async def close_stdin(self) -> None:
-        if self._stdin:
-            self._stdin = False
-            await self._console.finish_stdin()
-
-    async def detach(self) -> None:
-        self.end()
-        self._chunks.clear()
-        self.buffered_bytes = 0
-        self._console.leave(self, had_stdin=self._stdin)
-
 
 class Console:
     """See the module. Made with the first client or with the start, and gone with the container's end."""

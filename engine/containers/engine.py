@@ -7,12 +7,28 @@ prefix of an id. What a reference does not mean raises NotFound, "No such contai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+import msgspec
+
+from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
+from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
+from shoal.engine.containers import logs, merge, restart, runtime
+from shoal.engine.containers.cgroups import DEFAULT_PARENT, Cgroups
+from shoal.engine.containers.client import STDERR, STDOUT
 from shoal.engine.containers.events import Events
+from shoal.engine.containers.execs import Execs
+from shoal.engine.containers.inotify import Watches
+from shoal.engine.containers.launcher import Launcher, network_of, write_network_files
+from shoal.engine.containers.launcher import hostname as hostname_of
+from shoal.engine.containers.life import Life
+from shoal.engine.containers.loggedclient import LoggedClient
+from shoal.engine.containers.monitor import RESIZE, Monitor, Monitors
+from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import (
     Container,
     ContainerConfig,
@@ -21,18 +37,28 @@ from shoal.engine.containers.nouns import (
     ExecConfig,
     HostConfig,
     Limits,
+    LogConfig,
     LogQuery,
     Pruned,
     RestartPolicy,
+    Status,
     Usage,
     WaitResult,
 )
+from shoal.engine.containers.prober import Prober
+from shoal.engine.containers.rotation import Rotation
+from shoal.engine.containers.table import Table
 from shoal.engine.containers.volumes import Volumes
+from shoal.engine.containers.waits import Waits
 from shoal.engine.images.images import Images, ImageUser
 from shoal.engine.storage.rootfs import RootFSStore
 
-STDIN, STDOUT, STDERR = 0, 1, 2
-"""The streams, numbered as the API's multiplexed frames number them."""
+T = TypeVar("T")
+
+CLOSE_TIMEOUT_S = 30
+"""What is under way when the engine closes may take so long to come to its end."""
+
+DEFAULT_ENDPOINTS = (EndpointRequest(network="bridge"),)
 
 
 class Attachment(Protocol):
@@ -55,7 +81,10 @@ class Attachment(Protocol):
 
 
 class Engine:
-    """See the module. Methods are called from one event loop."""
+    """See the module. Methods are called from one event loop.
+
+    What changes a container runs to its end, also when the caller is cancelled (a client that went away).
+    """
 
     def __init__(
         self,
@@ -69,53 +98,96 @@ class Engine:
         runtime: str = "",
     ) -> None:
         """`runtime`: runc, crun or a path; empty: the first that works here."""
-        self.volumes: Volumes
-        self.events: Events
-        raise NotImplementedError
+        self.events = Events()
+        self.volumes = Volumes(data_root / "volumes", users=self._volume_users, emit=self._emit_volume)
+        self._table = Table(data_root / "containers")
+        self._run_root = run_root
+        self._images = images
+        self._rootfs = rootfs
+        self._networking = networking
+        self._cgroups = Cgroups()
+        self._cgroup_parent = cgroup_parent or DEFAULT_PARENT
+        self._wanted_runtime = runtime
+        self._waits = Waits()
+        self._watches = Watches()
+        self._mounts = Mounts(self.volumes, self._table.find)
+        self._rotation = Rotation(self._running_logs)
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- the engine's own life ---
 
     async def open(self) -> None:
-        """Find again what runs, take in what ended meanwhile, start what its restart policy wants. Before any other."""
-        raise NotImplementedError
+        """Find again what runs, take in what ended meanwhile, start what its restart policy wants. Before any other.
+
+        Raises ShoalError where no runtime works.
+        """
+        self._runtime = await asyncio.to_thread(
+            runtime.find, self._wanted_runtime, self._run_root, self._cgroup_parent)
+        monitors = Monitors(self._run_root / "containers", self._runtime)
+        self._launcher = Launcher(
+            monitors=monitors, cgroups=self._cgroups, cgroup_parent=self._cgroup_parent, rootfs=self._rootfs,
+            networking=self._networking, mounts=self._mounts, find=self._table.find, folder=self._table.folder)
+        self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit)
+        self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
+        self._life = Life(self._table, self._launcher, self._waits, self.volumes, emit=self._emit,
+                          started=self._prober.start, ended=self._has_ended)
+        await self._life.recover()
+        await asyncio.to_thread(self._sweep)
+        self._rotation.start()
 
     async def close(self) -> None:
         """Let go; containers live on."""
-        raise NotImplementedError
+        await self._rotation.close()
+        await self._prober.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+        await self._life.close()
+        await self._execs.close()
+        self._watches.close()
 
     @property
     def runtime(self) -> tuple[str, str]:
         """The OCI runtime's name and path."""
-        raise NotImplementedError
+        return self._runtime.name, self._runtime.path
+
+    @property
+    def cgroup_version(self) -> int:
+        return self._cgroups.version
+
+    def _sweep(self) -> None:
+        """Take away the bundles of containers that are no more."""
+        for container_id in self._launcher.monitors.known():
+            if not self._table.has(container_id):
+                self._launcher.monitors.clear(container_id)
 
     # --- reading ---
 
     def get(self, ref: str) -> Container:
         """As it is now. Raises NotFound, and InvalidArgument for an ambiguous prefix."""
-        raise NotImplementedError
+        return self._table.find(ref)
 
     def all(self) -> list[Container]:
         """Every container, the newest first. The caller filters."""
-        raise NotImplementedError
+        return self._table.all()
 
     def sandbox(self, ref: str) -> Sandbox | None:
         """Its network sandbox, while it has one."""
-        raise NotImplementedError
+        return self._networking.sandbox(self._table.find(ref).id)
 
     def log_path(self, ref: str) -> Path:
-        raise NotImplementedError
+        return self._table.folder(self._table.find(ref).id) / logs.NAME
 
     async def written_bytes(self, ref: str) -> int:
         """Bytes that it wrote on top of its image."""
-        raise NotImplementedError
+        return await self._rootfs.written_bytes(self._table.find(ref).id)
 
     def image_users(self, image_id: str) -> Iterable[ImageUser]:
         """The containers made from an image (for `Images.users`)."""
-        raise NotImplementedError
+        return [ImageUser(one.id, one.state.running) for one in self._table.all() if one.image_id == image_id]
 
     def watch(self, changed: Callable[[str], None]) -> Callable[[], None]:
         """`changed` hears the id of each container whose record changed. Returns what ends that."""
-        raise NotImplementedError
+        return self._table.watch(changed)
 
     # --- changing ---
 
@@ -124,66 +196,147 @@ class Engine:
 
         Raises NotFound ("No such image: …"), Conflict (the name is in use), InvalidArgument.
         """
-        raise NotImplementedError
+        image = self._images.resolve(config.image)
+        merged = merge.merge(config, image.config)
+        warnings = merge.check(merged, host)
+        container_id = new_container_id()
+        name = self._table.reserve(name, container_id)
+        try:
+            host = self._with_ids(host)
+            points = await self._finish(self._mounts.resolve(merged, host))
+            container = Container(id=container_id, name=name, created_ns=time.time_ns(), image_id=image.id,
+                                  config=merged, host=host, mounts=points)
+            self._table.add(container)
+        except BaseException:
+            self._table.free(name)
+            raise
+        self._emit(container, "create", {})
+        return Created(id=container_id, warnings=tuple(warnings))
+
+    def _with_ids(self, host: HostConfig) -> HostConfig:
+        """The containers that the modes name by their ids: names may change. Raises NotFound, InvalidArgument."""
+        changes = {}
+        for field in ("network_mode", "ipc_mode", "pid_mode"):
+            kind, separator, ref = getattr(host, field).partition(":")
+            if separator and kind == "container":
+                changes[field] = f"container:{self._table.find(ref).id}"
+        return msgspec.structs.replace(host, **changes)
 
     async def start(self, ref: str) -> None:
         """Start it. No error where it runs. Raises InvalidArgument where its program cannot be run (400), Conflict."""
-        raise NotImplementedError
+        await self._finish(self._life.start(self._table.find(ref).id))
 
     async def stop(self, ref: str, timeout_s: int | None = None, signal: str = "") -> None:
         """Its stop signal, so long a wait (None: its own; negative: for ever), a kill. No error where it has stopped.
 
         Returns once it has stopped.
         """
-        raise NotImplementedError
+        await self._finish(self._life.stop(self._table.find(ref).id, timeout_s, signal))
 
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str = "") -> None:
-        raise NotImplementedError
+        await self._finish(self._life.restart(self._table.find(ref).id, timeout_s, signal))
 
     async def kill(self, ref: str, signal: str = "KILL") -> None:
         """Raises Conflict where it does not run, InvalidArgument for an unknown signal."""
-        raise NotImplementedError
+        await self._finish(self._life.kill(self._table.find(ref).id, signal or "KILL"))
 
     async def pause(self, ref: str) -> None:
         """Raises Conflict where it does not run or is paused already."""
-        raise NotImplementedError
+        await self._finish(self._life.pause(self._table.find(ref).id, frozen=True))
 
     async def unpause(self, ref: str) -> None:
-        raise NotImplementedError
+        await self._finish(self._life.pause(self._table.find(ref).id, frozen=False))
 
     async def rename(self, ref: str, name: str) -> None:
-        raise NotImplementedError
+        container = self._table.find(ref)
+        if not name.removeprefix("/"):
+            raise InvalidArgument("Neither old nor new names may be empty")
+        if name.removeprefix("/") == container.name:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        self._table.rename(container.id, name)
+        self._emit(self._table.get(container.id), "rename", {"oldName": f"/{container.name}"})
 
     async def update(self, ref: str, limits: Limits, restart: RestartPolicy | None = None) -> list[str]:
         """Change limits (those that are not 0 or empty) and the restart policy. Returns warnings."""
-        raise NotImplementedError
+        container = self._table.find(ref)
+        host = updated(container.host, limits, restart)
+        warnings = merge.check_limits(host.limits, update=True)
+        if container.state.running:
+            group = self._launcher.group(container)
+            await asyncio.to_thread(self._cgroups.update, group, limits)
+        self._table.change(container.id, host=host)
+        self._emit(container, "update", {})
+        return warnings
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """`force` kills it first; `volumes`: its anonymous volumes too. Raises Conflict where it runs."""
-        raise NotImplementedError
+        container = self._table.find(ref)
+        if container.state.status is Status.REMOVING:
+            raise Conflict(f"removal of container {ref} is already in progress")
+        await self._finish(self._life.remove(container.id, force=force, volumes=volumes))
 
     async def prune(self, selected: Callable[[Container], bool] = lambda container: True) -> Pruned:
         """Remove those that do not run (created, exited, dead) and are `selected`."""
-        raise NotImplementedError
+        deleted, freed = [], 0
+        for container in self._table.all():
+            if container.state.status in (Status.CREATED, Status.EXITED, Status.DEAD) and selected(container):
+                freed += await self.written_bytes(container.id)
+                try:
+                    await self.remove(container.id)
+                except (Conflict, NotFound):
+                    continue  # started, or removed by somebody else, in between
+                deleted.append(container.id)
+        self.events.publish("container", "prune", "", {"reclaimed": str(freed)})
+        return Pruned(deleted=tuple(deleted), reclaimed_bytes=freed)
 
     def wait(self, ref: str, condition: str = "not-running") -> asyncio.Future[WaitResult]:
         """Conditions: not-running, next-exit, removed. Registered at the call; cancel it to stop waiting."""
-        raise NotImplementedError
+        return self._waits.wait(self._table.find(ref), condition)
 
     # --- its networks ---
 
     async def connect(self, ref: str, endpoint: EndpointRequest) -> None:
         """Join one more network, at once or at its next start."""
-        raise NotImplementedError
+        container = self._table.find(ref)
+        mode, endpoints = network_of(container)
+        if mode != "networks":
+            raise InvalidArgument(f"container sharing network namespace with another container or host cannot be "
+                                  f"connected to any other network: {container.id}")
+        if any(one.network == endpoint.network for one in endpoints):
+            raise Conflict(f"endpoint with name {container.name} already exists in network {endpoint.network}")
+        if self._networking.sandbox(container.id) is not None:
+            self._show(container, await self._finish(self._networking.connect(container.id, endpoint)))
+        self._table.change(container.id, host=msgspec.structs.replace(
+            container.host, endpoints=(*(endpoints or DEFAULT_ENDPOINTS), endpoint)))
 
     async def disconnect(self, ref: str, network: str) -> None:
-        raise NotImplementedError
+        container = self._table.find(ref)
+        _, endpoints = network_of(container)
+        if self._networking.sandbox(container.id) is not None:
+            self._show(container, await self._finish(self._networking.disconnect(container.id, network)))
+        kept = tuple(one for one in endpoints or DEFAULT_ENDPOINTS if one.network != network)
+        mode = container.host.network_mode if kept else "none"
+        self._table.change(container.id, host=msgspec.structs.replace(
+            container.host, endpoints=kept, network_mode=mode))
+
+    def _show(self, container: Container, sandbox: Sandbox) -> None:
+        """Let the container see its new names and resolvers."""
+        bundle = self._launcher.monitors.bundle(container.id)
+        if container.state.running:
+            write_network_files(bundle, sandbox, hostname_of(container))
 
     # --- its stdio ---
 
     def logs(self, ref: str, query: LogQuery) -> AsyncIterator[tuple[int, bytes]]:
         """(stream, bytes) of its log: whole lines, their time before them where asked. Raises at the call."""
-        raise NotImplementedError
+        container = self._table.find(ref)
+        if container.host.log.driver == "none":
+            raise ShoalError("configured logging driver does not support reading")
+        return logs.read(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
+                         watches=self._watches)
+
+    def _runs(self, container_id: str) -> bool:
+        return self._table.has(container_id) and self._table.get(container_id).state.running
 
     async def attach(
         self, ref: str, *, stdin: bool = False, stdout: bool = True, stderr: bool = True, logs: bool = False,
@@ -194,41 +347,110 @@ class Engine:
         `logs`: what was written before comes first; without `stream` that is all.
         Raises Conflict where it is paused or restarting.
         """
-        raise NotImplementedError
+        container = self._table.find(ref)
+        if container.state.status is Status.PAUSED:
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
+        if container.state.status is Status.RESTARTING:
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
+        streams = frozenset({STDOUT} if stdout else ()) | frozenset({STDERR} if stderr else ())
+        client = None
+        if stream:
+            client = await self._life.join(container, stdin=stdin and container.config.open_stdin, streams=streams)
+        if logs:
+            lines = self.logs(container.id, LogQuery(stdout=stdout, stderr=stderr))
+            return LoggedClient(lines, client, tty=container.config.tty)
+        return client if client is not None else LoggedClient(None, None, tty=container.config.tty)
 
     async def resize(self, ref: str, height: int, width: int) -> None:
         """Resize its terminal. Raises Conflict where it does not run."""
-        raise NotImplementedError
+        self._life.monitor(self._table.find(ref)).control(RESIZE, height, width)
 
     # --- exec ---
 
     async def exec_create(self, ref: str, config: ExecConfig) -> Exec:
         """Raises Conflict where the container does not run or is paused."""
-        raise NotImplementedError
+        if not config.command:
+            raise InvalidArgument("No exec command specified")
+        return self._execs.create(self._table.find(ref), config)
 
     async def exec_start(
         self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
     ) -> Attachment | None:
         """Start it; its stdio as `ExecConfig` attaches it (None where detached). Conflict where it ran already."""
-        raise NotImplementedError
+        return await self._finish(self._execs.start(exec_id, detach=detach, console_size=console_size))
 
     def exec_inspect(self, exec_id: str) -> Exec:
         """Raises NotFound, "No such exec instance: <id>"."""
-        raise NotImplementedError
+        return self._execs.get(exec_id)
 
     def execs(self, ref: str) -> list[Exec]:
         """Those of a container that have not been forgotten."""
-        raise NotImplementedError
+        return self._execs.of(self._table.find(ref).id)
 
     async def exec_resize(self, exec_id: str, height: int, width: int) -> None:
-        raise NotImplementedError
+        self._execs.resize(exec_id, height, width)
 
     # --- what it does just now ---
 
     async def top(self, ref: str, ps_args: str = "-ef") -> tuple[list[str], list[list[str]]]:
         """Titles and rows of `ps`, of its processes only. Raises Conflict where it does not run."""
-        raise NotImplementedError
+        from shoal.engine.containers import top
+
+        container = self._table.find(ref)
+        self._life.monitor(container)
+        pids = self._cgroups.pids(self._launcher.group(container))
+        return await asyncio.to_thread(top.run, ps_args or "-ef", pids)
 
     async def usage(self, ref: str) -> Usage:
         """One sample of what it uses."""
-        raise NotImplementedError
+        from shoal.engine.containers import usage
+
+        container = self._table.find(ref)
+        if not container.state.pid:
+            return Usage(read_ns=time.time_ns(), cgroup_version=self._cgroups.version)
+        return await asyncio.to_thread(
+            usage.sample, self._cgroups, self._launcher.group(container), container.state.pid)
+
+    # --- inside ---
+
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run to the end, whatever becomes of the caller."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    def _emit(self, container: Container, action: str, attributes: dict[str, str]) -> None:
+        about = {**container.config.labels, "image": container.config.image, "name": container.name, **attributes}
+        self.events.publish("container", action, container.id, about)
+
+    def _emit_volume(self, action: str, name: str, attributes: dict[str, str]) -> None:
+        self.events.publish("volume", action, name, attributes)
+
+    def _volume_users(self, name: str) -> list[str]:
+        return [one.id for one in self._table.all() if any(point.name == name for point in one.mounts)]
+
+    def _running_logs(self) -> Iterable[tuple[LogConfig, Path, Monitor]]:
+        for container in self._table.all():
+            if container.host.log.options and container.state.pid:
+                yield container.host.log, self._table.folder(container.id), self._life.monitor(container)
+
+    def _shell_of(self, image_id: str) -> tuple[str, ...]:
+        try:
+            return self._images.resolve(image_id).config.shell
+        except ShoalError:
+            return ()
+
+    def _has_ended(self, container: Container) -> None:
+        self._prober.stop(container)
+        self._execs.forget(container.id)
+
+
+def updated(host: HostConfig, limits: Limits, policy: RestartPolicy | None) -> HostConfig:
+    """`host` with what an update sets. Raises InvalidArgument."""
+    given = {field: value for field in Limits.__struct_fields__
+             if (value := getattr(limits, field)) != getattr(Limits(), field)}
+    if policy is not None and policy.name:
+        restart.check(policy, auto_remove=host.auto_remove)
+        host = msgspec.structs.replace(host, restart=policy)
+    return msgspec.structs.replace(host, limits=msgspec.structs.replace(host.limits, **given))

@@ -14,7 +14,7 @@ import signal as signals
 import msgspec
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.containers import capabilities, health, restart
+from shoal.engine.containers import capabilities, health, restart, rotation, spec
 from shoal.engine.containers.nouns import ContainerConfig, HostConfig, Limits
 from shoal.engine.images.config import ImageConfig
 
@@ -101,6 +101,10 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if host.log.driver not in ("", "json-file", "local", "none"):
         raise InvalidArgument(f"logger: no log driver named '{host.log.driver}' is registered")
+    rotation.limits(host.log)
+    spec.security(host.security_opt)
+    for rule in host.device_cgroup_rules:
+        spec.device_rule(rule)
     return check_limits(host.limits)
 
 

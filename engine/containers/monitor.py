@@ -20,6 +20,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,6 +91,15 @@ class Monitor:
         await self._conmon.wait()
         self._conmon.exit_code()  # reaps it, where it is our child
 
+    @property
+    def program_ended(self) -> bool:
+        return self._init is None or self._init.ended
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Called once the container's first process has ended; conmon may still have output to deliver."""
+        if self._init is not None:
+            self._init.when_ended(callback)
+
     def signal(self, number: int) -> None:
         """To the container's first process."""
         if self._init is not None:
@@ -153,6 +163,8 @@ class Monitors:
         command = ["conmon", "--api-version", "1", "--sync", "--no-sync-log", "--full-attach",
                    "--cid", container_id, "--cuuid", container_id, "--bundle", str(bundle),
                    "--runtime", self.runtime.path, "--runtime-arg", f"--root={self.runtime.root}",
+                   # with a log of its own, the runtime's standard error is the plain message
+                   "--runtime-arg", f"--log={bundle / 'runtime.log'}",
                    "--container-pidfile", str(bundle / "pid"), "--persist-dir", str(bundle),
                    "--log-path", f"k8s-file:{log}" if log else "off", "--log-level", "error"]
         command += ["--terminal"] * tty + ["--stdin"] * stdin + ["--leave-stdin-open"] * keep_stdin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,6 +48,9 @@ class Handle:
     async def wait(self) -> None:
         """Until it has ended."""
         await asyncio.shield(self._ended)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        self._ended.add_done_callback(lambda done: None if done.cancelled() else callback())
 
     @property
     def ended(self) -> bool:

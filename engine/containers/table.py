@@ -115,6 +115,13 @@ class Table:
         self.change(container_id, state=state)
         return state
 
+    def rename(self, container_id: str, name: str) -> None:
+        """Raises InvalidArgument, Conflict."""
+        before = self.get(container_id)
+        name = self.reserve(name, container_id)
+        self.put(msgspec.structs.replace(before, name=name), durable=True)
+        self.free(before.name)
+
     def drop(self, container_id: str) -> None:
         """Forget a container. The record goes first: what a crash leaves is swept at the next start."""
         container = self._containers.pop(container_id)

@@ -1,0 +1,295 @@
+"""Programs started in containers that run: exec.
+
+The runtime enters the container, starts the program with our pipes (or sends us
+its terminal) and leaves; the program becomes this process's child (a subreaper),
+so that no other process stands beside it. An exec ends with the daemon's session
+to it, as its client does; its record is kept for a while in memory alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import shutil
+import subprocess
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shoal.api.errors import Conflict, NotFound, ShoalError
+from shoal.api.ids import new_container_id
+from shoal.engine.containers import capabilities, host, spec, users
+from shoal.engine.containers.client import STDERR, STDOUT, Client
+from shoal.engine.containers.execstdio import ExecStdio
+from shoal.engine.containers.files import write_bytes
+from shoal.engine.containers.launcher import classify, hostname
+from shoal.engine.containers.nouns import Container, Exec, ExecConfig, Status
+from shoal.engine.containers.process import Handle
+from shoal.engine.containers.runtime import Runtime
+
+KEPT = 1000
+"""Records kept; the oldest that does not run is forgotten first."""
+
+REST_OF_OUTPUT_S = 2.0
+START_TIMEOUT_S = 60
+_PR_SET_CHILD_SUBREAPER = 36
+
+Emit = Callable[[Container, str, dict[str, str]], None]
+
+
+class _Session:
+    """One exec, and what of it runs."""
+
+    def __init__(self, record: Exec) -> None:
+        self.record = record
+        self.stdio: ExecStdio | None = None
+        self.handle: Handle | None = None
+        self.begun = False
+        self.ended = asyncio.Event()
+
+
+class Execs:
+    """See the module. `find` gives a container as it is now."""
+
+    def __init__(self, root: Path, runtime: Runtime, find: Callable[[str], Container], emit: Emit) -> None:
+        self._root = root
+        self._runtime = runtime
+        self._find = find
+        self._emit = emit
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(mode=0o700, parents=True)
+
+    # --- records ---
+
+    def get(self, exec_id: str) -> Exec:
+        return self._session(exec_id).record
+
+    def of(self, container_id: str) -> list[Exec]:
+        return [one.record for one in self._sessions.values() if one.record.container_id == container_id]
+
+    def _session(self, exec_id: str) -> _Session:
+        session = self._sessions.get(exec_id)
+        if session is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return session
+
+    def create(self, container: Container, config: ExecConfig) -> Exec:
+        """Raises Conflict where the container does not run."""
+        _check_runs(container)
+        record = Exec(id=new_container_id(), container_id=container.id, config=config)
+        self._sessions[record.id] = _Session(record)
+        if len(self._sessions) > KEPT:
+            oldest = next((key for key, one in self._sessions.items() if not one.record.running), None)
+            if oldest is not None:
+                del self._sessions[oldest]
+        self._emit(container, f"exec_create: {' '.join(config.command)}", {"execID": record.id})
+        return record
+
+    def forget(self, container_id: str) -> None:
+        """The container has ended: its execs that never ran are of no use any more."""
+        for key, session in list(self._sessions.items()):
+            if session.record.container_id == container_id and not session.record.running:
+                del self._sessions[key]
+
+    # --- running ---
+
+    async def start(
+        self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
+    ) -> Client | None:
+        """Start it. Raises Conflict where it ran already, InvalidArgument where its program cannot be run."""
+        session = self._session(exec_id)
+        record = session.record
+        if record.running:
+            raise Conflict(f"exec command {exec_id} is already running")
+        if session.begun:
+            raise Conflict(f"exec command {exec_id} has already run")
+        container = self._find(record.container_id)
+        _check_runs(container)
+        session.begun = True
+        config = record.config
+        streams = {STDOUT} if config.tty else set()
+        streams |= {STDOUT} if config.attach_stdout else set()
+        streams |= {STDERR} if config.attach_stderr and not config.tty else set()
+        stdio = ExecStdio(tty=config.tty, stdin=config.attach_stdin and not detach,
+                          streams=frozenset() if detach and not config.tty else frozenset(streams))
+        session.stdio = stdio
+        try:
+            await self._enter(session, container, stdio, console_size)
+        except BaseException as error:
+            stdio.close()
+            self._end(session, container, _exit_code_of(error))
+            raise
+        self._emit(container, f"exec_start: {' '.join(config.command)}", {"execID": exec_id})
+        client = stdio.begin()
+        task = asyncio.get_running_loop().create_task(self._until_end(session, container, stdio))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if not detach:
+            return client
+        await client.detach()
+        return None
+
+    async def _enter(
+        self, session: _Session, container: Container, stdio: ExecStdio, console_size: tuple[int, int]
+    ) -> None:
+        """Have the runtime start the program. Raises ShoalError with the runtime's message."""
+        record = session.record
+        folder = self._root / record.id[:16]
+        process = await asyncio.to_thread(self._prepare, container, record.config, console_size, folder)
+        try:
+            session.handle = await self._run_runtime(container, record.config, stdio, folder, process)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        session.record = msgspec.structs.replace(record, running=True, pid=session.handle.pid)
+
+    def _prepare(
+        self, container: Container, config: ExecConfig, console_size: tuple[int, int], folder: Path
+    ) -> Path:
+        """Write what is to be run. Blocking."""
+        user = users.of_root(f"/proc/{container.state.pid}/root", config.user or container.config.user,
+                             container.host.group_add)
+        asked = container.host
+        held = capabilities.effective(asked.cap_add, asked.cap_drop, privileged=asked.privileged or config.privileged,
+                                      held=host.held_capabilities())
+        env = spec.environment(
+            msgspec.structs.replace(container.config, tty=config.tty,
+                                    env=(*container.config.env, *config.env)), hostname(container))
+        made = spec.process(
+            argv=config.command, env=env, cwd=config.working_dir or container.config.working_dir or "/", user=user,
+            tty=config.tty, capabilities=held,
+            no_new_privileges=spec.security(asked.security_opt).no_new_privileges and not config.privileged,
+            console_size=console_size if all(console_size) else config.console_size)
+        folder.mkdir(mode=0o700)
+        write_bytes(folder / "process.json", msgspec.json.encode(made))
+        return folder / "process.json"
+
+    async def _run_runtime(
+        self, container: Container, config: ExecConfig, stdio: ExecStdio, folder: Path, process: Path
+    ) -> Handle:
+        _become_subreaper()
+        command = [self._runtime.path, f"--root={self._runtime.root}", f"--log={folder / 'log'}", "--log-format=json",
+                   "exec", "--detach", "--pid-file", str(folder / "pid"), "--process", str(process)]
+        if config.tty:
+            with stdio.listen(folder / "console") as listener:
+                place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    command += ["--tty", "--console-socket", f"/proc/self/fd/{place}/console", container.id]
+                    terminal = asyncio.ensure_future(stdio.accept_terminal(listener))
+                    try:
+                        await self._wait_runtime(command, (subprocess.DEVNULL,) * 3, (place,), folder)
+                        await terminal
+                    finally:
+                        terminal.cancel()
+                finally:
+                    os.close(place)
+        else:
+            await self._wait_runtime([*command, container.id], stdio.open_pipes(), (), folder)
+            stdio.close_theirs()
+        return Handle(int((folder / "pid").read_text()))
+
+    async def _wait_runtime(
+        self, command: list[str], ends: tuple[int, int, int], passed: tuple[int, ...], folder: Path
+    ) -> None:
+        """Run the runtime to its end. Raises ShoalError."""
+        runtime = await asyncio.to_thread(
+            subprocess.Popen, command, stdin=ends[0], stdout=ends[1], stderr=ends[2], pass_fds=passed)
+        handle = Handle(runtime.pid)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await handle.wait()
+        except BaseException:
+            handle.signal(9)
+            await handle.wait()
+            raise
+        finally:
+            code = runtime.wait()
+            handle.close()
+        if code:
+            raise classify(f"OCI runtime exec failed: {_last_error(folder / 'log')}: unknown")[0]
+
+    async def _until_end(self, session: _Session, container: Container, stdio: ExecStdio) -> None:
+        handle = session.handle
+        assert handle is not None
+        await handle.wait()
+        code = handle.exit_code()
+        handle.close()
+        session.handle = None
+        self._end(session, container, code)
+        await stdio.finish_output(REST_OF_OUTPUT_S)
+
+    def _end(self, session: _Session, container: Container, code: int) -> None:
+        session.record = msgspec.structs.replace(session.record, running=False, exit_code=code, pid=0)
+        session.ended.set()
+        self._emit(container, "exec_die", {"execID": session.record.id, "exitCode": str(code)})
+
+    async def wait(self, exec_id: str) -> int:
+        """Its exit code, once it has ended."""
+        session = self._session(exec_id)
+        await session.ended.wait()
+        return session.record.exit_code or 0
+
+    def kill(self, exec_id: str) -> None:
+        """End it; nothing where it has ended."""
+        handle = self._session(exec_id).handle
+        if handle is not None:
+            handle.signal(9)
+
+    def resize(self, exec_id: str, height: int, width: int) -> None:
+        session = self._session(exec_id)
+        if not session.record.running or session.stdio is None:
+            raise Conflict(f"exec {exec_id} is not running")
+        session.stdio.resize(height, width)
+
+    async def close(self) -> None:
+        """Let go of all of them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for session in self._sessions.values():
+            if session.stdio is not None:
+                session.stdio.close()
+            if session.handle is not None:
+                session.handle.close()
+
+
+def _check_runs(container: Container) -> None:
+    status = container.state.status
+    if status is Status.PAUSED:
+        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+    if status is Status.RESTARTING:
+        raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+    if status is not Status.RUNNING:
+        raise Conflict(f"container {container.id} is not running")
+
+
+def _exit_code_of(error: BaseException) -> int:
+    return classify(str(error))[1] if isinstance(error, ShoalError) else 128
+
+
+def _last_error(log: Path) -> str:
+    """The last error of a runtime's log of JSON lines."""
+    message = "it left no message"
+    try:
+        lines = log.read_bytes().splitlines()
+    except FileNotFoundError:
+        return message
+    for line in lines:
+        try:
+            entry: dict[str, Any] = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            continue
+        if entry.get("level") in ("error", "fatal"):
+            message = str(entry.get("msg", message))
+    return message
+
+
+def _become_subreaper() -> None:
+    """Adopt the orphans among our descendants: the programs that the runtime leaves behind when it is done."""
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise ShoalError("cannot become a subreaper")

@@ -1,0 +1,259 @@
+"""From a container's record to a process: root, network, specification, conmon. And all of it taken away again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from shoal.api.errors import Conflict, InvalidArgument, ShoalError
+from shoal.api.sandbox import EndpointRequest, Networking, PublishedPort, Sandbox, SandboxRequest
+from shoal.engine.containers import capabilities, host, logs, seccomp, spec, users
+from shoal.engine.containers.cgroups import Cgroups
+from shoal.engine.containers.files import write_bytes
+from shoal.engine.containers.monitor import Monitor, Monitors, RuntimeFailed
+from shoal.engine.containers.mounts import Mounts
+from shoal.engine.containers.nouns import Container
+from shoal.engine.storage.mount import mount, unmount
+from shoal.engine.storage.rootfs import RootFSStore
+
+T = TypeVar("T")
+
+CONCURRENT_STARTS = 4 * (os.cpu_count() or 1)
+"""More runtimes at once would only take each other's time and memory."""
+
+_SHORT_ID = 12
+_encode = msgspec.json.Encoder().encode
+
+
+class Launcher:
+    """`find` resolves the other containers that a mode names (container:<ref>)."""
+
+    def __init__(
+        self, *, monitors: Monitors, cgroups: Cgroups, cgroup_parent: str, rootfs: RootFSStore, networking: Networking,
+        mounts: Mounts, find: Callable[[str], Container], folder: Callable[[str], Path],
+    ) -> None:
+        self.monitors = monitors
+        self.cgroups = cgroups
+        self._cgroup_parent = cgroup_parent
+        self._rootfs = rootfs
+        self._networking = networking
+        self._mounts = mounts
+        self._find = find
+        self._folder = folder
+        self._slots = asyncio.Semaphore(CONCURRENT_STARTS)
+
+    def group(self, container: Container) -> str:
+        """The container's cgroup."""
+        parent = container.host.cgroup_parent or self._cgroup_parent
+        return f"/{parent.strip('/')}/{container.id}"
+
+    # --- up ---
+
+    async def launch(self, container: Container) -> Monitor:
+        """Everything up to where the program begins (`Monitor.release`). Raises ShoalError; nothing is left then."""
+        async with self._slots:
+            try:
+                return await self._launch(container)
+            except BaseException:
+                await asyncio.shield(self.clear(container))
+                raise
+
+    async def _launch(self, container: Container) -> Monitor:
+        joined = self._joined(container)
+        request = self._network_request(container)
+        root, sandbox = await _both(self._root(container), self._networking.up(request))
+        launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined)
+        config = container.config
+        none = container.host.log.driver == "none"
+        return await self.monitors.spawn(
+            container.id, _encode(spec.build(launch)),
+            log=None if none else self._folder(container.id) / logs.NAME,
+            tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.stdin_once)
+
+    async def _root(self, container: Container) -> Path:
+        return await self._rootfs.prepare(container.id, container.image_id)
+
+    def _network_request(self, container: Container) -> SandboxRequest:
+        config, asked = container.config, container.host
+        mode, endpoints = network_of(container)
+        if mode.startswith("container:"):
+            mode = f"container:{self._running(mode.partition(':')[2], 'network').id}"
+        ports = asked.ports
+        if asked.publish_all:
+            named = {(port.container_port, port.protocol) for port in ports}
+            exposed = (_port(text) for text in config.exposed_ports)
+            ports += tuple(port for port in exposed if (port.container_port, port.protocol) not in named)
+        return SandboxRequest(
+            container_id=container.id, name=container.name, hostname=hostname(container), mode=mode,
+            endpoints=endpoints, ports=ports, dns=asked.dns, dns_search=asked.dns_search,
+            dns_options=asked.dns_options, extra_hosts=asked.extra_hosts,
+            sysctls={key: value for key, value in asked.sysctls.items() if key.startswith("net.")})
+
+    def _joined(self, container: Container) -> dict[str, str]:
+        """The namespaces of other containers that it joins."""
+        joined = {}
+        for kind, mode in (("pid", container.host.pid_mode), ("ipc", container.host.ipc_mode)):
+            if mode.startswith("container:"):
+                owner = self._running(mode.partition(":")[2], f"{kind.upper()} namespace")
+                joined[kind] = f"/proc/{owner.state.pid}/ns/{kind}"
+        return joined
+
+    def _running(self, ref: str, what: str) -> Container:
+        owner = self._find(ref)
+        if not owner.state.running or not owner.state.pid:
+            raise Conflict(f"cannot join {what} of a non running container: {owner.id}")
+        return owner
+
+    def _prepare(self, container: Container, root: Path, sandbox: Sandbox, joined: dict[str, str]) -> spec.Launch:
+        """What blocks: users, volumes, devices, and the files that are bound in."""
+        asked = container.host
+        bundle = self.monitors.bundle(container.id)
+        bundle.mkdir(mode=0o711, exist_ok=True)
+        security = spec.security(asked.security_opt)
+        held = capabilities.effective(
+            asked.cap_add, asked.cap_drop, privileged=asked.privileged, held=host.held_capabilities())
+        profile = None
+        if not asked.privileged and security.seccomp != b"":
+            profile = seccomp.compiled(security.seccomp, frozenset(held))
+        return spec.Launch(
+            container=container,
+            root=str(root),
+            cgroup=self.group(container),
+            hostname=hostname(container),
+            netns=sandbox.netns,
+            user=users.of_root(root, container.config.user, asked.group_add),
+            capabilities=held,
+            seccomp=profile,
+            no_new_privileges=security.no_new_privileges,
+            unmasked=security.unmasked,
+            mounts=self._mounts.ready(container.mounts, root),
+            files=write_network_files(bundle, sandbox, hostname(container)),
+            joined=joined,
+            shm_source=self._shm(container, bundle),
+            devices=host.devices(asked.devices, all_of_host=asked.privileged) if asked.devices or asked.privileged
+            else (),
+            rlimits=host.rlimits(asked.ulimits),
+            oom_score_adj=host.oom_score_adj(asked.oom_score_adj),
+            init_path=host.init_path() if asked.init else "",
+            cgroup_version=self.cgroups.version,
+            counts_swap=self.cgroups.counts_swap,
+        )
+
+    def _shm(self, container: Container, bundle: Path) -> str:
+        """A /dev/shm that others can share: this container's own, or the one of the container it joins."""
+        mode = container.host.ipc_mode
+        if mode == "shareable":
+            place = bundle / "shm"
+            place.mkdir(exist_ok=True)
+            size = container.host.shm_size_bytes or spec.DEFAULT_SHM_BYTES
+            mount("shm", place, "tmpfs", 0, f"mode=1777,size={size}")
+            return str(place)
+        if mode.startswith("container:"):
+            owner = self._find(mode.partition(":")[2])
+            place = self.monitors.bundle(owner.id) / "shm"
+            if not place.is_dir():
+                raise Conflict(f"cannot join IPC of container {owner.id}: non-shareable IPC "
+                               "(hint: use IpcMode:shareable for the donor container)")
+            return str(place)
+        return ""
+
+    # --- down ---
+
+    async def clear(self, container: Container) -> None:
+        """Take everything away that a launch makes. Idempotent; raises the first error, after trying everything."""
+        results = await asyncio.gather(
+            asyncio.to_thread(self._clear, container), self._networking.down(container.id), return_exceptions=True)
+        await self._rootfs.release(container.id)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def discard(self, container: Container) -> None:
+        """Take everything of a container away, also what it wrote. It does not run."""
+        if self.monitors.bundle(container.id).exists():
+            await self.clear(container)
+        await self._rootfs.remove(container.id)
+
+    def _clear(self, container: Container) -> None:
+        unmount(self.monitors.bundle(container.id) / "shm")
+        try:
+            self.cgroups.remove(self.group(container))
+        finally:
+            self.monitors.clear(container.id)
+
+
+def network_of(container: Container) -> tuple[str, tuple[EndpointRequest, ...]]:
+    """The sandbox's mode and endpoints: the words of `docker run --network`, as `SandboxRequest` has them."""
+    mode, endpoints = container.host.network_mode, container.host.endpoints
+    if container.config.network_disabled or mode == "none":
+        return "none", ()
+    if mode == "host" or mode.startswith("container:"):
+        return mode, ()
+    if not endpoints and mode not in ("", "default", "bridge", "networks"):
+        endpoints = (EndpointRequest(network=mode),)
+    return "networks", endpoints
+
+
+def hostname(container: Container) -> str:
+    """Its own, the host's where it shares the host's names or network, else its short id."""
+    if container.config.hostname:
+        return container.config.hostname
+    if container.host.uts_mode == "host" or container.host.network_mode == "host":
+        return socket.gethostname()
+    return container.id[:_SHORT_ID]
+
+
+def write_network_files(bundle: Path, sandbox: Sandbox, name: str) -> dict[str, str]:
+    """The files that are bound into the container; what is bound in already is written in place."""
+    made = {}
+    for target, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf), ("hostname", name + "\n")):
+        if content:
+            place = bundle / target
+            if place.exists():
+                place.write_text(content)
+            else:
+                write_bytes(place, content.encode(), mode=0o644)
+            made[f"/etc/{target}"] = str(place)
+    return made
+
+
+def translate(failure: RuntimeFailed) -> tuple[ShoalError, int]:
+    """What the client is told of a start that failed, and the container's exit code. Source: moby, daemon/errors.go."""
+    message = ("failed to create task for container: failed to create shim task: OCI runtime create failed: "
+               f"{failure.message}: unknown")
+    return classify(message)
+
+
+def classify(message: str) -> tuple[ShoalError, int]:
+    """400 and 126 or 127 where the program cannot be run; else 500 and 128."""
+    lower = message.lower()
+    if "permission denied" in lower:
+        return InvalidArgument(message), 126
+    if "is a directory" in lower:
+        return InvalidArgument(message + ": permission denied"), 126
+    if "not a directory" in lower:
+        return InvalidArgument(message + ": Are you trying to mount a directory onto a file (or vice-versa)? Check if "
+                               "the specified host path exists and is the expected type"), 127
+    if "executable file not found" in lower or "no such file or directory" in lower:
+        return InvalidArgument(message), 127
+    return ShoalError(message), 128
+
+
+def _port(text: str) -> PublishedPort:
+    number, _, protocol = text.partition("/")
+    return PublishedPort(container_port=int(number), protocol=protocol or "tcp")
+
+
+async def _both(first: Awaitable[T], second: Awaitable[Any]) -> tuple[T, Any]:
+    """Both results, once both are done; the first error, if any."""
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results  # type: ignore[return-value]
