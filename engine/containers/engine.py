@@ -121,6 +121,7 @@ class Engine:
 
         Raises ShoalError where no runtime works.
         """
+        self._run_root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._runtime = await asyncio.to_thread(
             runtime.find, self._wanted_runtime, self._run_root, self._cgroup_parent)
         monitors = Monitors(self._run_root / "containers", self._runtime)
