@@ -1,17 +1,18 @@
 """One host, put together: locks, images, root file systems, networks, engine, HTTP.
 
-This is the only place that knows all of them. The cluster's part attaches here as
-well: see `Daemon._attach_swarm`.
+This is the only place that knows all of them.
 """
 
 from __future__ import annotations
 
+import gc
 import grp
 import logging
 import os
 import socket
 import stat
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -19,11 +20,17 @@ from aiohttp import web
 from shoal.api.errors import Conflict
 from shoal.daemon.http.app import build_app, serve
 from shoal.daemon.http.hooks import Hooks
+from shoal.daemon.http.info import EngineInfo
 from shoal.daemon.locks import RootLock
 from shoal.daemon.settings import Settings
+from shoal.daemon.swarm.routes import add_routes
+from shoal.daemon.swarm.wiring import join_parts
+from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
 from shoal.engine.storage.overlay2 import Overlay2
 from shoal.engine.storage.rootfs import RootFSStore
+from shoal.overlay.networks import Networks
+from shoal.worker.engine_executor import ContainerEngine
 
 log = logging.getLogger("shoal.daemon")
 
@@ -43,20 +50,58 @@ class Daemon:
 
     async def start(self) -> None:
         """Take the locks, find again what runs, then serve. Raises ShoalError; then `stop` cleans up."""
-        for root in (self.data_root, self.run_root):
-            root.mkdir(mode=0o711, parents=True, exist_ok=True)
-            lock = RootLock(root)
-            self._closing.callback(lock.release)
+        self._lock_roots()
         driver = Overlay2(self.data_root / "overlay2")
         self.images = Images(self.data_root / "images", driver)
-        self.rootfs = RootFSStore(driver, self.images.layers_of)
-        app = build_app(self.images, data_root=self.data_root, hooks=self.hooks)
-        await self._serve(app)
+        rootfs = RootFSStore(driver, self.images.layers_of)
+        self.networks = Networks(self.data_root, self.run_root)
+        await self.networks.start()
+        self._closing.push_async_callback(self.networks.stop)
+        await self._start_engine(rootfs)
+        await self._serve(build_app(
+            self.engine, self.images, self.networks, data_root=self.data_root, driver=driver.name, hooks=self.hooks,
+            info=[EngineInfo(self.engine, self.images, self.data_root, self.settings.engine_labels)],
+            extra_routes=[lambda app: add_routes(app, self.swarm)]))
+        await self._start_swarm()
+        gc.collect()
+        gc.freeze()  # what is there by now stays: collections need not look at it
 
     async def stop(self) -> None:
         """Stop serving and let go of everything; containers live on."""
         await self._closing.aclose()
         log.info("event=stopped")
+
+    def _lock_roots(self) -> None:
+        for root in (self.data_root, self.run_root):
+            root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            self._closing.callback(RootLock(root).release)
+
+    async def _start_engine(self, rootfs: RootFSStore) -> None:
+        """The engine and the swarm's part know each other; containers are found again before anything is asked."""
+        settings = self.settings
+        attaching, self.swarm = join_parts(
+            data_root=self.data_root, run_root=self.run_root, networks=self.networks,
+            engine=self._containers, labels=settings.engine_labels, hooks=self.hooks)
+        self.attaching = attaching
+        self._closing.push_async_callback(attaching.close)
+        self.engine = Engine(data_root=self.data_root, run_root=self.run_root, images=self.images, rootfs=rootfs,
+                             networking=attaching, cgroup_parent=settings.cgroup_parent,
+                             runtime=settings.default_runtime)
+        self.images.users = self.engine.image_users
+        self.images.emit = partial(self.engine.events.publish, "image")
+        await self.engine.open()
+        self._closing.push_async_callback(self.engine.close)
+        await self.networks.reconcile(container.id for container in self.engine.all())
+
+    def _containers(self) -> ContainerEngine:
+        from shoal.daemon.swarm.containers import EngineContainers
+
+        return EngineContainers(self.engine)
+
+    async def _start_swarm(self) -> None:
+        await self.swarm.start()
+        self._closing.push_async_callback(self.swarm.stop)
+        self.attaching.reconcile()
 
     async def _serve(self, app: web.Application) -> None:
         runner = await serve(app)

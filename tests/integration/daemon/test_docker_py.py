@@ -29,7 +29,7 @@ def test_run_and_output(client: docker.DockerClient) -> None:
 
 
 def test_a_container_by_its_object(client: docker.DockerClient) -> None:
-    container = client.containers.run("busybox", "sleep 1000", detach=True, name="c", labels={"a": "b"},
+    container = client.containers.run("busybox", "sleep 1000", detach=True, name="box", labels={"a": "b"},
                                       environment={"X": "1"}, mem_limit="64m", ports={"80/tcp": None})
     assert container.status in ("created", "running")
     container.reload()
@@ -37,19 +37,19 @@ def test_a_container_by_its_object(client: docker.DockerClient) -> None:
     assert container.labels["a"] == "b"
     assert int(container.ports["80/tcp"][0]["HostPort"]) >= 32768
     assert container.attrs["HostConfig"]["Memory"] == 64 << 20
-    assert [each.name for each in client.containers.list(filters={"label": "a=b"})] == ["c"]
+    assert [each.name for each in client.containers.list(filters={"label": "a=b"})] == ["box"]
     assert container.stats(stream=False)["memory_stats"]["limit"] == 64 << 20
     assert container.top()["Processes"][0][-1] == "sleep 1000"
     container.pause()
     container.unpause()
-    container.rename("d")
+    container.rename("other")
     container.kill()
     assert container.wait()["StatusCode"] == 137
     container.start()
     container.stop(timeout=0)
     container.remove()
     with pytest.raises(NotFound):
-        client.containers.get("d")
+        client.containers.get("other")
 
 
 def test_logs_as_they_come(client: docker.DockerClient) -> None:
@@ -97,7 +97,7 @@ def test_attach(client: docker.DockerClient) -> None:
 
 def test_networks(client: docker.DockerClient) -> None:
     network = client.networks.create("app", driver="bridge", labels={"a": "b"})
-    container = client.containers.run("busybox", "sleep 1000", detach=True, name="c")
+    container = client.containers.run("busybox", "sleep 1000", detach=True, name="box")
     network.connect(container, aliases=["known"])
     network.reload()
     assert network.containers == [container]

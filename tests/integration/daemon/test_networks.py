@@ -59,15 +59,15 @@ def test_names_on_a_network_of_ones_own(host: Machine) -> None:
 def test_connect_and_disconnect(host: Machine) -> None:
     host.docker("network", "create", "one")
     host.docker("network", "create", "two")
-    host.docker("run", "-d", "--name", "c", "--network", "one", "busybox", "sleep", "1000")
-    host.docker("network", "connect", "--alias", "also", "two", "c")
-    assert set(host.inspect("c")["NetworkSettings"]["Networks"]) == {"one", "two"}
+    host.docker("run", "-d", "--name", "box", "--network", "one", "busybox", "sleep", "1000")
+    host.docker("network", "connect", "--alias", "also", "two", "box")
+    assert set(host.inspect("box")["NetworkSettings"]["Networks"]) == {"one", "two"}
     assert host.docker("run", "--rm", "--network", "two", "busybox", "ping", "-c", "1", "-W", "2", "also")
-    host.docker("network", "disconnect", "one", "c")
-    assert set(host.inspect("c")["NetworkSettings"]["Networks"]) == {"two"}
-    host.docker("restart", "--time", "0", "c")
-    assert set(host.inspect("c")["NetworkSettings"]["Networks"]) == {"two"}
-    assert host.inspect("c")["NetworkSettings"]["Networks"]["two"]["IPAddress"]
+    host.docker("network", "disconnect", "one", "box")
+    assert set(host.inspect("box")["NetworkSettings"]["Networks"]) == {"two"}
+    host.docker("restart", "--time", "0", "box")
+    assert set(host.inspect("box")["NetworkSettings"]["Networks"]) == {"two"}
+    assert host.inspect("box")["NetworkSettings"]["Networks"]["two"]["IPAddress"]
 
 
 def test_none_and_host(host: Machine) -> None:
@@ -75,8 +75,8 @@ def test_none_and_host(host: Machine) -> None:
     assert links == ["lo"]
     own = host.inside("readlink", "/proc/self/ns/net").stdout.strip()
     assert host.docker("run", "--rm", "--network", "host", "busybox", "readlink", "/proc/self/ns/net") == own
-    host.docker("run", "-d", "--name", "n", "--network", "none", "busybox", "sleep", "1000")
-    assert list(host.inspect("n")["NetworkSettings"]["Networks"]) == ["none"]
+    host.docker("run", "-d", "--name", "nets", "--network", "none", "busybox", "sleep", "1000")
+    assert list(host.inspect("nets")["NetworkSettings"]["Networks"]) == ["none"]
 
 
 def test_the_network_of_another_container(host: Machine) -> None:

@@ -19,38 +19,38 @@ def again(host: Machine) -> None:
 
 def test_what_runs_is_found_again(host: Machine) -> None:
     host.docker("network", "create", "app")
-    host.docker("run", "-d", "-i", "--name", "c", "--network", "app", "-p", "8081:80", "busybox", "sh", "-c",
+    host.docker("run", "-d", "-i", "--name", "box", "--network", "app", "-p", "8081:80", "busybox", "sh", "-c",
                 "echo before; until [ -e /go ]; do sleep 0.05; done; echo after; exit 6")
-    until(lambda: host.docker("logs", "c") == "before", "its first line")
-    before = host.inspect("c")
+    until(lambda: host.docker("logs", "box") == "before", "its first line")
+    before = host.inspect("box")
     again(host)
-    after = host.inspect("c")
+    after = host.inspect("box")
     assert after["State"]["Pid"] == before["State"]["Pid"]
     assert after["NetworkSettings"] == before["NetworkSettings"]
     assert after["State"]["StartedAt"] == before["State"]["StartedAt"]
-    assert host.docker("run", "--rm", "--network", "app", "busybox", "ping", "-c", "1", "-W", "2", "c")
-    host.docker("exec", "c", "touch", "/go")
-    assert host.docker("wait", "c") == "6"
-    assert host.docker("logs", "c") == "before\nafter"
+    assert host.docker("run", "--rm", "--network", "app", "busybox", "ping", "-c", "1", "-W", "2", "box")
+    host.docker("exec", "box", "touch", "/go")
+    assert host.docker("wait", "box") == "6"
+    assert host.docker("logs", "box") == "before\nafter"
 
 
 def test_what_ended_meanwhile_keeps_its_exit_code_and_its_log(host: Machine) -> None:
-    host.docker("run", "-d", "--name", "c", "busybox", "sh", "-c",
+    host.docker("run", "-d", "--name", "box", "busybox", "sh", "-c",
                 "until [ -e /go ]; do sleep 0.05; done; echo last words; exit 9")
-    pid = host.inspect("c")["State"]["Pid"]
+    pid = host.inspect("box")["State"]["Pid"]
     host.kill()
     host.inside("touch", f"/proc/{pid}/root/go")
     until(lambda: host.inside("test", "-e", f"/proc/{pid}").returncode, "it has ended")
     host.start()
-    until(lambda: host.inspect("c")["State"]["Status"] == "exited", "its end is known")
-    assert host.inspect("c")["State"]["ExitCode"] == 9
-    assert host.docker("logs", "c") == "last words"
-    assert host.docker("start", "c") == "c"
+    until(lambda: host.inspect("box")["State"]["Status"] == "exited", "its end is known")
+    assert host.inspect("box")["State"]["ExitCode"] == 9
+    assert host.docker("logs", "box") == "last words"
+    assert host.docker("start", "box") == "box"
 
 
 def test_what_was_to_be_removed_is(host: Machine) -> None:
-    host.docker("run", "-d", "--rm", "--name", "c", "busybox", "sh", "-c", "until [ -e /go ]; do sleep 0.05; done")
-    pid = host.inspect("c")["State"]["Pid"]
+    host.docker("run", "-d", "--rm", "--name", "box", "busybox", "sh", "-c", "until [ -e /go ]; do sleep 0.05; done")
+    pid = host.inspect("box")["State"]["Pid"]
     host.kill()
     host.inside("touch", f"/proc/{pid}/root/go")
     until(lambda: host.inside("test", "-e", f"/proc/{pid}").returncode, "it has ended")
@@ -69,14 +69,14 @@ def test_networks_volumes_and_created_containers_are_kept(host: Machine) -> None
 
 
 def test_a_polite_stop_leaves_containers_running(host: Machine) -> None:
-    host.docker("run", "-d", "--name", "c", "busybox", "sleep", "1000")
-    pid = host.inspect("c")["State"]["Pid"]
+    host.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000")
+    pid = host.inspect("box")["State"]["Pid"]
     host.daemon_signal(signal.SIGTERM)
     assert host.shoald is not None
     assert host.shoald.wait(20) == 0
     assert host.inside("test", "-e", f"/proc/{pid}").returncode == 0
     host.start()
-    assert host.inspect("c")["State"]["Pid"] == pid
+    assert host.inspect("box")["State"]["Pid"] == pid
 
 
 def test_a_second_daemon_on_the_same_roots_is_refused(host: Machine) -> None:

@@ -63,17 +63,17 @@ def test_logs_are_followed_until_the_end(host: Machine) -> None:
 
 
 def test_exec(host: Machine) -> None:
-    host.docker("run", "-d", "--name", "c", "-e", "A=1", "-w", "/tmp", "busybox", "sleep", "1000")
-    assert host.docker("exec", "c", "sh", "-c", "echo $A $B in $PWD") == "1 in /tmp"
-    assert host.docker("exec", "-e", "B=2", "-w", "/etc", "c", "sh", "-c", "echo $A $B in $PWD") == "1 2 in /etc"
-    assert host.docker("exec", "-u", "nobody", "c", "id", "-un") == "nobody"
-    assert host.docker("exec", "-i", "c", "wc", "-c", stdin="y" * 100_000) == "100000"
-    host.docker("exec", "c", "sh", "-c", "exit 9", code=9)
-    host.docker("exec", "-d", "c", "touch", "/made")
-    until(lambda: host.docker_run("exec", "c", "test", "-e", "/made").returncode == 0, "the detached exec has run")
-    assert "nosuchprogram" in host.docker_run("exec", "c", "nosuchprogram").stderr + host.docker_run(
-        "exec", "c", "nosuchprogram").stdout
-    assert host.docker_run("exec", "c", "nosuchprogram").returncode in (126, 127)
+    host.docker("run", "-d", "--name", "box", "-e", "A=1", "-w", "/tmp", "busybox", "sleep", "1000")
+    assert host.docker("exec", "box", "sh", "-c", "echo $A $B in $PWD") == "1 in /tmp"
+    assert host.docker("exec", "-e", "B=2", "-w", "/etc", "box", "sh", "-c", "echo $A $B in $PWD") == "1 2 in /etc"
+    assert host.docker("exec", "-u", "nobody", "box", "id", "-un") == "nobody"
+    assert host.docker("exec", "-i", "box", "wc", "-c", stdin="y" * 100_000) == "100000"
+    host.docker("exec", "box", "sh", "-c", "exit 9", code=9)
+    host.docker("exec", "-d", "box", "touch", "/made")
+    until(lambda: host.docker_run("exec", "box", "test", "-e", "/made").returncode == 0, "the detached exec has run")
+    assert "nosuchprogram" in host.docker_run("exec", "box", "nosuchprogram").stderr + host.docker_run(
+        "exec", "box", "nosuchprogram").stdout
+    assert host.docker_run("exec", "box", "nosuchprogram").returncode in (126, 127)
 
 
 def test_a_terminal(host: Machine) -> None:
@@ -147,26 +147,26 @@ def test_kill_wait_rename(host: Machine) -> None:
 
 
 def test_pause(host: Machine) -> None:
-    host.docker("run", "-d", "--name", "p", "busybox", "sleep", "1000")
-    host.docker("pause", "p")
+    host.docker("run", "-d", "--name", "paused", "busybox", "sleep", "1000")
+    host.docker("pause", "paused")
     assert host.docker("ps", "--format", "{{.Status}}").endswith("(Paused)")
-    assert "paused" in host.docker("exec", "p", "true", code=1)
-    host.docker("unpause", "p")
-    host.docker("exec", "p", "true")
+    assert "paused" in host.docker("exec", "paused", "true", code=1)
+    host.docker("unpause", "paused")
+    host.docker("exec", "paused", "true")
 
 
 def test_health(host: Machine) -> None:
-    host.docker("run", "-d", "--name", "h", "--health-cmd", "test -e /well", "--health-interval", "100ms",
+    host.docker("run", "-d", "--name", "health", "--health-cmd", "test -e /well", "--health-interval", "100ms",
                 "--health-retries", "1", "busybox", "sleep", "1000")
     until(lambda: "(unhealthy)" in host.docker("ps", "--format", "{{.Status}}"), "unhealthy")
-    host.docker("exec", "h", "touch", "/well")
+    host.docker("exec", "health", "touch", "/well")
     until(lambda: "(healthy)" in host.docker("ps", "--filter", "health=healthy", "--format", "{{.Status}}"), "healthy")
-    assert host.inspect("h")["State"]["Health"]["Log"]
+    assert host.inspect("health")["State"]["Health"]["Log"]
 
 
 def test_top(host: Machine) -> None:
-    host.docker("run", "-d", "--name", "t", "busybox", "sleep", "1000")
-    assert "sleep 1000" in host.docker("top", "t")
+    host.docker("run", "-d", "--name", "topped", "busybox", "sleep", "1000")
+    assert "sleep 1000" in host.docker("top", "topped")
 
 
 def test_restart_policy(host: Machine) -> None:
@@ -177,8 +177,8 @@ def test_restart_policy(host: Machine) -> None:
 
 def test_entrypoint_and_command(host: Machine) -> None:
     assert host.docker("run", "--rm", "--entrypoint", "echo", "busybox", "a", "b") == "a b"
-    host.docker("create", "--name", "e", "busybox")
-    assert host.inspect("e")["Config"]["Cmd"] == ["sh"]
+    host.docker("create", "--name", "entry", "busybox")
+    assert host.inspect("entry")["Config"]["Cmd"] == ["sh"]
 
 
 def test_events_tell_a_life(host: Machine) -> None:
