@@ -21,6 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from shoal.api.errors import NoLeader, NotManager, Unavailable
+from shoal.manager.controlapi.requests import MAX_BODY_BYTES
 from shoal.manager.controlapi.writes import REQUEST_ID
 from shoal.manager.membership import RaftMembership
 from shoal.manager.peers import RETRY, Peers, watch_for_death
@@ -37,6 +38,7 @@ WRITE_PATIENCE_S = 8.0
 READ_PATIENCE_S = 4.0
 """For so long a leader is waited for."""
 
+BODY_TIMEOUT_S = 30.0
 PAUSE_S = 0.05
 NO_LEADER = (
     "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are "
@@ -68,7 +70,7 @@ class Front:
         reads = request.method in _READS
         deadline = loop.time() + (READ_PATIENCE_S if reads else WRITE_PATIENCE_S)
         request = request if reads else with_id(request)
-        body = await request.read()
+        body = await _body(request)
         while True:
             try:
                 if self._node.is_ready:
@@ -126,6 +128,17 @@ class Front:
             if not asking.done():
                 await _end(asking)
         raise OutcomeUnknown(f"the leader {leader} was lost")
+
+
+async def _body(request: web.Request) -> bytes:
+    """Raises aiohttp's 413 and, from who does not send what was announced, 408."""
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, request.content_length or 0)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout(text="the request's body did not come in time") from error
 
 
 async def _end(future: asyncio.Future[Any]) -> None:

@@ -102,3 +102,13 @@ def set_up_logging(level: str) -> None:
         level=level.upper(), stream=sys.stderr, datefmt="%Y-%m-%dT%H:%M:%S",
         format="%(asctime)s.%(msecs)03d level=%(levelname)s logger=%(name)s %(message)s")
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(shorten)
+
+
+def shorten(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP is one line, not a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if type(error).__module__ == "aiohttp.http_exceptions":
+        record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+        record.msg, record.args = "event=request-dropped why=%.200s", (" ".join(str(error).split()),)
+    return True

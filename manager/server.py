@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
@@ -50,7 +51,7 @@ class Server:
         self._cluster_id, self._tls, self._node, self._store = cluster_id, tls, node, store
         self._membership, self._front = membership, front
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._doors: Doors | None = None
 
     async def start(self, host: str, port: int, routes: Iterable[web.AbstractRouteDef]) -> None:
         """Raises OSError where the address is taken."""
@@ -59,21 +60,15 @@ class Server:
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True,
                                      shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         await self._runner.setup()
-        self._server = await asyncio.get_running_loop().create_server(
-            self._protocol, host, port, ssl=self._tls.server, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S, backlog=256)
+        assert self._runner.server is not None
+        self._doors = Doors(self._runner.server, self._tls)
+        self._doors.open(host, port)
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._doors is not None:
+            await self._doors.close()
         if self._runner is not None:
             await self._runner.cleanup()
-
-    def _protocol(self) -> asyncio.BaseProtocol:
-        assert self._runner is not None and self._runner.server is not None
-        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
-            log.warning("event=connection-refused why=%d are open", MAX_CONNECTIONS)
-            return _Refusal()
-        return self._runner.server()
 
     def peer(self, request: web.Request) -> PeerIdentity:
         """The node that calls. Raises PermissionDenied."""
@@ -128,8 +123,54 @@ class Server:
         return response
 
 
-class _Refusal(asyncio.Protocol):
-    """Closes a connection that is one too many."""
+class Doors:
+    """Takes connections, sees to the handshake, and says which came to nothing and why."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+    def __init__(self, server: web.Server, tls: ManagerTLS) -> None:
+        self._server, self._tls = server, tls
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    def open(self, host: str, port: int) -> None:
+        """Raises OSError where the address is taken."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=256)
+        self._socket.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(self._socket), name="accept-2377")
+
+    async def close(self) -> None:
+        tasks = [*self._handshakes, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(listener)
+            except OSError as error:  # no descriptors left, or the peer is gone already
+                log.warning("event=cannot-accept error=%s", error)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._server.connections) + len(self._handshakes) >= MAX_CONNECTIONS:
+                log.warning("event=connection-dropped peer=%s why=%d are open", peer[0], MAX_CONNECTIONS)
+                connection.close()
+                continue
+            task = asyncio.create_task(self._shake_hands(connection, peer[0]), name="handshake")
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, connection: socket.socket, peer: str) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._tls.try_refresh()
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    self._server, connection, ssl=self._tls.server)
+        except (OSError, TimeoutError) as error:
+            log.warning("event=connection-dropped peer=%s why=%s", peer, error or type(error).__name__)

@@ -119,6 +119,13 @@ class Host:
     def said(self, words: str) -> bool:
         return words in self.log.read_text()
 
+    async def says(self, words: str) -> None:
+        """Wait until its log has these words."""
+        async def has_said() -> bool:
+            return self.said(words)
+
+        await until(has_said)
+
     # --- its private socket ---
 
     def client(self) -> aiohttp.ClientSession:

@@ -176,11 +176,7 @@ async def test_a_demoted_follower_is_taken_out(hosts: Hosts) -> None:
     first, second, third = await hosts.swarm(3)
     assert (await second.set_role(third.node_id, "worker"))[0] == 200
     await has_managers(first, 2)
-
-    async def knows() -> bool:
-        return third.said("event=removed")
-
-    await until(knows)
+    await third.says("event=removed")
     status, body = await third.call("GET", "/services")
     assert (status, "This node is not a swarm manager" in body["message"]) == (503, True)
     third.kill()
@@ -282,10 +278,6 @@ async def test_an_address_that_others_cannot_reach_is_not_added(hosts: Hosts) ->
     wrong = second.address.replace("127.78.", "127.80.")
     credentials.save(msgspec.structs.replace(identity, advertise_addr=wrong))
     second.spawn("join")
-
-    async def is_told() -> bool:
-        return second.said(f"the leader cannot reach the manager at {wrong}:2378")
-
-    await until(is_told)
+    await second.says(f"the leader cannot reach the manager at {wrong}:2378")
     assert (await first.create_service("works"))[0] == 201
     assert set(await managers_shown(first)) == {"m1"}
