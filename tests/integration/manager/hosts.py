@@ -19,9 +19,13 @@ import aiohttp
 import msgspec
 
 from shoal.api.membership import InitRequest, ManagerInfoReply
+from shoal.api.objects import NodeDescription
+from shoal.api.specs import Resources
 from shoal.api.states import Role
+from shoal.worker.agent import Agent
 from shoal.worker.credentials import Credentials
 from shoal.worker.enroll import JoinRequest, enroll
+from tests.integration.worker.scripted import NoContainers, NotedNetworks
 
 DEADLINE_S = 20.0
 _NETWORK = f"127.78.{os.getpid() % 250}"
@@ -46,6 +50,7 @@ class Host:
             root.mkdir(parents=True)
         self.log = self.run_root / "manager.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.agent: Agent | None = None
         self._client: aiohttp.ClientSession | None = None
 
     # --- the process ---
@@ -171,6 +176,16 @@ class Host:
         spec = {**node["Spec"], "Role": role}
         return await self.call("POST", f"/nodes/{node_id}/update?version={node['Version']['Index']}", spec)
 
+    # --- an agent, whose containers are entries in a dict ---
+
+    async def start_agent(self) -> Agent:
+        credentials = Credentials(self.data / "swarm")
+        credentials.load()
+        described = NodeDescription(hostname=self.name, resources=Resources(nano_cpus=4 * 10**9, memory_bytes=8 << 30))
+        self.agent = Agent(credentials, NoContainers(), NotedNetworks(), lambda: described)
+        await self.agent.start()
+        return self.agent
+
     @property
     def node_id(self) -> str:
         identity = Credentials(self.data / "swarm").load()
@@ -178,6 +193,8 @@ class Host:
         return identity.node_id
 
     async def close(self) -> None:
+        if self.agent is not None:
+            await self.agent.stop()
         if self._client is not None:
             await self._client.close()
         if self.runs:
