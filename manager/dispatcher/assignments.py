@@ -249,7 +249,6 @@ class Assigner:
         network = self._touch(network_id)
         if info != network.info:
             network.info, network.new_info = info, True
-            self._moved.update(dict.fromkeys(network.users))
 
     def _look_at_service(self, service_id: str, state: State) -> None:
         service = state.services.get(service_id)
