@@ -135,8 +135,9 @@ class ImageRoutes:
         wanted = reference.parse(name)
         if not self._images.has(str(wanted)):
             raise NotFound(
-                f"pull access denied for {wanted.familiar_name}: this host has no image {wanted.familiar} and "
-                "cannot fetch it from a registry; bring it here with docker load or docker import"
+                f"pull access denied for {wanted.familiar_name}, repository does not exist or may require 'docker "
+                f"login': this host has no image {wanted.familiar}, and no way to a registry; bring the image here "
+                "with docker load or docker import"
             )
         image = self._images.resolve(str(wanted))
         return _lines(

@@ -44,12 +44,12 @@ class VolumeRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request, LIST_FILTERS)
-        shown = [volume_json(each) for each in self._volumes.all() if self._matches(each, wanted)]
+        dangling = [truth(value, "dangling") for value in wanted.get("dangling", ())]
+        shown = [volume_json(each) for each in self._volumes.all() if self._matches(each, wanted, dangling)]
         return reply({"Volumes": shown, "Warnings": None})
 
-    def _matches(self, volume: Volume, wanted: dict[str, Any]) -> bool:
+    def _matches(self, volume: Volume, wanted: dict[str, Any], dangling: Any) -> bool:
         names, drivers = wanted.get("name"), wanted.get("driver")
-        dangling = [truth(value, "dangling") for value in wanted.get("dangling", ())]
         return (
             (not names or any(name in volume.name for name in names))
             and (not drivers or volume.driver in drivers)

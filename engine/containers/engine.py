@@ -380,6 +380,10 @@ class Engine:
         """Start it; its stdio as `ExecConfig` attaches it (None where detached). Conflict where it ran already."""
         return await self._finish(self._execs.start(exec_id, detach=detach, console_size=console_size))
 
+    def exec_check(self, exec_id: str) -> Exec:
+        """Raises what `exec_start` would before it starts anything. For who has to answer before it starts."""
+        return self._execs.check(exec_id)
+
     def exec_inspect(self, exec_id: str) -> Exec:
         """Raises NotFound, "No such exec instance: <id>"."""
         return self._execs.get(exec_id)

@@ -99,20 +99,27 @@ class Execs:
 
     # --- running ---
 
+    def check(self, exec_id: str) -> Exec:
+        """Raises what `start` would before it starts anything."""
+        return self._startable(exec_id)[0].record
+
+    def _startable(self, exec_id: str) -> tuple[_Session, Container]:
+        session = self._session(exec_id)
+        if session.record.running:
+            raise Conflict(f"exec command {exec_id} is already running")
+        if session.begun:
+            raise Conflict(f"exec command {exec_id} has already run")
+        container = self._find(session.record.container_id)
+        _check_runs(container)
+        return session, container
+
     async def start(
         self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
     ) -> Client | None:
         """Start it. Raises Conflict where it ran already, InvalidArgument where its program cannot be run."""
-        session = self._session(exec_id)
-        record = session.record
-        if record.running:
-            raise Conflict(f"exec command {exec_id} is already running")
-        if session.begun:
-            raise Conflict(f"exec command {exec_id} has already run")
-        container = self._find(record.container_id)
-        _check_runs(container)
+        session, container = self._startable(exec_id)
         session.begun = True
-        config = record.config
+        config = session.record.config
         streams = {STDOUT} if config.tty else set()
         streams |= {STDOUT} if config.attach_stdout else set()
         streams |= {STDERR} if config.attach_stderr and not config.tty else set()

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
+from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.daemon.http.containers.config import checked_env, words
 from shoal.daemon.http.containers.detachkeys import DetachKeys, parse
 from shoal.daemon.http.containers.routes import MAX_TERMINAL, terminal_size
@@ -14,8 +14,10 @@ from shoal.daemon.http.containers.stdio import carry, content_type, frame
 from shoal.daemon.http.containers.wire import ExecStartWire, ExecWire
 from shoal.daemon.http.hijack import HijackedResponse, hijack
 from shoal.daemon.http.wire import body, empty, reply
-from shoal.engine.containers.engine import STDOUT, Engine
+from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.nouns import Exec, ExecConfig
+
+STDOUT = 1
 
 
 class ExecRoutes:
@@ -37,23 +39,23 @@ class ExecRoutes:
     async def start(self, request: web.Request) -> web.StreamResponse:
         wanted = await body(request, ExecStartWire, required=False)
         size = _size(wanted.console_size)
-        known = self._engine.exec_inspect(request.match_info["id"])
-        codes = parse(known.config.detach_keys)
-        try:
-            attachment = await self._engine.exec_start(known.id, detach=wanted.detach, console_size=size)
-        except ShoalError as error:
-            if wanted.detach or isinstance(error, Conflict | NotFound):
-                raise
-            return await _say(request, known.config, error)
-        if attachment is None:
+        known = self._engine.exec_check(request.match_info["id"])
+        if wanted.detach:
+            await self._engine.exec_start(known.id, detach=True, console_size=size)
             return empty(200)
+        codes = parse(known.config.detach_keys)
+        tty = known.config.tty
+        # The head goes out before anything can be said: some clients lose what comes with it.
+        connection = hijack(request, content_type(request, tty=tty))
         try:
-            connection = hijack(request, content_type(request, tty=attachment.tty))
-        except BaseException:
-            await attachment.detach()
-            raise
-        keys = DetachKeys(codes) if attachment.tty else None
-        await carry(connection, attachment, stdin=known.config.attach_stdin, keys=keys)
+            attachment = await self._engine.exec_start(known.id, console_size=size)
+        except ShoalError as error:  # as Docker does it: why it could not run is its output, and in its exit code
+            data = f"{error.message}\r\n".encode()
+            await connection.write(data if tty else frame(STDOUT, data))
+            return HijackedResponse()
+        assert attachment is not None
+        await carry(connection, attachment, stdin=known.config.attach_stdin, closes_stdin=not tty,
+                    keys=DetachKeys(codes) if tty else None)
         return HijackedResponse()
 
     async def resize(self, request: web.Request) -> web.Response:
@@ -62,14 +64,6 @@ class ExecRoutes:
 
     async def inspect(self, request: web.Request) -> web.Response:
         return reply(exec_json(self._engine.exec_inspect(request.match_info["id"])))
-
-
-async def _say(request: web.Request, config: ExecConfig, error: ShoalError) -> web.StreamResponse:
-    """As Docker does it: why a program could not be run is its output. Its exit code tells as well."""
-    connection = hijack(request, content_type(request, tty=config.tty))
-    data = f"{error.message}\r\n".encode()
-    await connection.write(data if config.tty else frame(STDOUT, data))
-    return HijackedResponse()
 
 
 def exec_config(wire: ExecWire) -> ExecConfig:

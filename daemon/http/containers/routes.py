@@ -24,6 +24,8 @@ from shoal.engine.images.images import Images
 
 PRUNE_FILTERS = frozenset({"label", "label!", "until"})
 MAX_TERMINAL = 65535
+DOCKERS_RUNTIME = "io.containerd.runc.v2"
+"""A name that clients give without meaning anything by it: the default."""
 
 
 class ContainerRoutes:
@@ -92,6 +94,7 @@ class ContainerRoutes:
                 raise NotImplementedHere(f"{UNSUPPORTED[path.lower()]} is not supported: leave it out")
         config, host = container_config(wanted), host_config(wanted)
         self._check_platform(config.image, request.query.get("platform", ""))
+        self._check_runtime(host.runtime)
         created = await self._engine.create(request.query.get("name", "").removeprefix("/"), config, host)
         return reply({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 
@@ -105,6 +108,11 @@ class ContainerRoutes:
         if system != image.os or (known and known != image.architecture):
             raise NotFound(f"image with reference {reference} was found but does not provide the specified "
                            f"platform ({platform})")
+
+    def _check_runtime(self, runtime: str) -> None:
+        if runtime not in ("", DOCKERS_RUNTIME, *self._engine.runtime):
+            raise InvalidArgument(f"unknown or invalid runtime name: {runtime}: this host has "
+                                  f"{self._engine.runtime[0]}")
 
     async def remove(self, request: web.Request) -> web.Response:
         if flag(request, "link"):

@@ -23,9 +23,15 @@ def content_type(request: web.Request, *, tty: bool) -> str:
     return RAW_STREAM if tty or version_of(request) < (1, 42) else MULTIPLEXED_STREAM
 
 
-async def carry(connection: Hijacked, attachment: Attachment, *, stdin: bool, keys: DetachKeys | None = None) -> None:
-    """Both ways, until the process's output ends, the client goes, or it asks to let go."""
-    ways = {asyncio.ensure_future(_inward(connection, attachment, stdin, keys)),
+async def carry(
+    connection: Hijacked, attachment: Attachment, *, stdin: bool, closes_stdin: bool = True,
+    keys: DetachKeys | None = None,
+) -> None:
+    """Both ways, until the process's output ends, the client goes, or it lets go.
+
+    The end of the client's input ends the process's too, or, without `closes_stdin`, lets go.
+    """
+    ways = {asyncio.ensure_future(_inward(connection, attachment, stdin, closes_stdin, keys)),
             asyncio.ensure_future(_outward(connection, attachment))}
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -39,8 +45,10 @@ async def carry(connection: Hijacked, attachment: Attachment, *, stdin: bool, ke
         await attachment.detach()
 
 
-async def _inward(connection: Hijacked, attachment: Attachment, stdin: bool, keys: DetachKeys | None) -> None:
-    """Until the client lets go or is gone: that it has no more to say is neither."""
+async def _inward(
+    connection: Hijacked, attachment: Attachment, stdin: bool, closes_stdin: bool, keys: DetachKeys | None
+) -> None:
+    """Until the client lets go or is gone."""
     while data := await connection.read():
         if not stdin:
             continue
@@ -50,6 +58,8 @@ async def _inward(connection: Hijacked, attachment: Attachment, stdin: bool, key
             await attachment.write(data)
         if keys is not None and keys.found:
             return
+    if stdin and not closes_stdin:
+        return
     if stdin:
         await attachment.close_stdin()
     await connection.closed.wait()

@@ -37,6 +37,7 @@ class StreamRoutes:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         wants_stdin, stream = flag(request, "stdin"), flag(request, "stream")
         codes = parse(request.query.get("detachKeys", ""))
+        config = self._engine.get(request.match_info["id"]).config
         attachment = await self._engine.attach(
             request.match_info["id"], stdin=wants_stdin and stream, stdout=flag(request, "stdout"),
             stderr=flag(request, "stderr"), logs=flag(request, "logs"), stream=stream)
@@ -45,8 +46,9 @@ class StreamRoutes:
         except BaseException:
             await attachment.detach()
             raise
-        keys = DetachKeys(codes) if attachment.tty else None
-        await carry(connection, attachment, stdin=wants_stdin and stream, keys=keys)
+        await carry(connection, attachment, stdin=wants_stdin and stream and config.open_stdin,
+                    closes_stdin=config.stdin_once and not attachment.tty,
+                    keys=DetachKeys(codes) if attachment.tty else None)
         return HijackedResponse()
 
     async def wait(self, request: web.Request) -> web.StreamResponse:

@@ -73,7 +73,7 @@ def test_exec(client: docker.DockerClient) -> None:
     assert b"".join(container.exec_run("seq 1 1000", stream=True).output).split()[-1] == b"1000"
     made = client.api.exec_create(container.id, "cat", stdin=True)
     socket = client.api.exec_start(made["Id"], socket=True)
-    assert client.api.exec_inspect(made["Id"])["Running"]
+    until(lambda: client.api.exec_inspect(made["Id"])["Running"], "it runs")
     socket._sock.sendall(b"through\n")
     socket._sock.shutdown(1)
     received = b""
@@ -93,6 +93,18 @@ def test_attach(client: docker.DockerClient) -> None:
     while data := socket._sock.recv(1000):
         received += data
     assert received == b"\x01\0\0\0\0\0\0\x06hello\n"
+
+
+def test_who_attaches_to_stdin_of_all_lets_go_at_the_end_of_his_input(client: docker.DockerClient) -> None:
+    container = client.containers.run("busybox", "cat", stdin_open=True, detach=True)  # hence no StdinOnce
+    for words in (b"to\n", b"fro\n"):
+        socket = container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+        socket._sock.sendall(words)
+        assert socket._sock.recv(1000)[8:] == words
+        socket._sock.shutdown(1)
+        assert socket._sock.recv(1000) == b""
+    container.reload()
+    assert container.status == "running"
 
 
 def test_networks(client: docker.DockerClient) -> None:

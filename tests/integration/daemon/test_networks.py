@@ -46,7 +46,7 @@ def test_names_on_a_network_of_ones_own(host: Machine) -> None:
     host.docker("run", "-d", "--name", "db", "--network", "app", "--network-alias", "store", "busybox", "sleep", "1000")
     for name in ("db", "store"):
         assert host.docker("run", "--rm", "--network", "app", "busybox", "ping", "-c", "1", "-W", "2", name)
-    assert host.docker_run("run", "--rm", "busybox", "ping", "-c", "1", "-W", "1", "db").returncode != 0
+    assert host.docker_run("run", "--rm", "busybox", "timeout", "1", "ping", "-c", "1", "db").returncode
     shown = json.loads(host.docker("network", "inspect", "app"))[0]
     assert shown["IPAM"]["Config"] == [{"Subnet": "10.77.0.0/24", "Gateway": "10.77.0.1"}]
     assert [each["Name"] for each in shown["Containers"].values()] == ["db"]
@@ -65,7 +65,7 @@ def test_connect_and_disconnect(host: Machine) -> None:
     assert host.docker("run", "--rm", "--network", "two", "busybox", "ping", "-c", "1", "-W", "2", "also")
     host.docker("network", "disconnect", "one", "box")
     assert set(host.inspect("box")["NetworkSettings"]["Networks"]) == {"two"}
-    host.docker("restart", "--time", "0", "box")
+    host.docker("restart", "-t", "0", "box")
     assert set(host.inspect("box")["NetworkSettings"]["Networks"]) == {"two"}
     assert host.inspect("box")["NetworkSettings"]["Networks"]["two"]["IPAddress"]
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import time
 
 import pytest
@@ -37,7 +38,7 @@ def test_detached_listed_logged_stopped_removed(host: Machine) -> None:
     assert row["State"] == "running"
     assert row["Status"].startswith(("Up ", "Less"))
     until(lambda: host.docker("logs", "web") == "ready", "its log")
-    assert host.docker("stop", "--time", "0", "web") == "web"
+    assert host.docker("stop", "-t", "0", "web") == "web"
     assert host.docker("ps", "--quiet") == ""
     assert host.docker("ps", "--all", "--format", "{{.Status}}").startswith("Exited (137) ")
     assert host.docker("rm", "web") == "web"
@@ -78,8 +79,9 @@ def test_exec(host: Machine) -> None:
 
 def test_a_terminal(host: Machine) -> None:
     """A tty gives one raw stream, with the line ends of a terminal."""
-    done = host.docker_run("run", "--rm", "-t", "busybox", "sh", "-c", "test -t 1 && echo yes; echo err >&2")
-    assert (done.returncode, done.stdout) == (0, "yes\r\nerr\r\n")
+    said = subprocess.run(["docker", "run", "--rm", "-t", "busybox", "sh", "-c", "test -t 1 && echo yes; echo err >&2"],
+                          env=host.environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=20).stdout
+    assert said == b"yes\r\nerr\r\n"
     host.docker("run", "-d", "-t", "--name", "tty", "busybox", "sh", "-c", "echo hi; sleep 1000")
     until(lambda: host.docker("logs", "tty") == "hi", "its raw log")
 
@@ -87,9 +89,13 @@ def test_a_terminal(host: Machine) -> None:
 def test_attach_to_what_runs(host: Machine) -> None:
     host.docker("run", "-d", "-i", "--name", "cat", "busybox", "cat")
     client = host.docker_start("attach", "cat")
-    out, _ = client.communicate("to and fro\n", timeout=20)
-    assert out == "to and fro\n"
-    assert host.docker("wait", "cat") == "0"
+    assert client.stdin is not None and client.stdout is not None
+    client.stdin.write("to and fro\n")
+    client.stdin.flush()
+    assert client.stdout.readline() == "to and fro\n"
+    host.docker("kill", "cat")
+    client.communicate(timeout=20)
+    assert client.returncode == 137
 
 
 def test_environment_directory_user_hostname(host: Machine) -> None:
