@@ -240,6 +240,7 @@ class Consensus(Replication):
         """Out of office: what is under way has an unknown outcome."""
         if new == LEADER:
             self.confirmed, self._probing = {}, set()
+            self._asking = None  # pre-votes for the next term may have come meanwhile
             self._told = (0, 0)
         if old == LEADER:
             for node in list(self._transfers):

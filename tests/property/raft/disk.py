@@ -9,10 +9,15 @@ from pathlib import Path
 from shoal.manager.store.raft.disk import Disk
 
 
+class PowerCut(BaseException):
+    """The lights went out in the middle of a sync."""
+
+
 class ForgetfulDisk(Disk):
     """Real files of one member; `power_cut` takes back what was written and not synced, or tears it."""
 
     def __init__(self) -> None:
+        self.doomed = False  # the next sync never returns
         self._open: set[int] = set()
         self._synced: dict[int, int] = {}  # inode → bytes that survive
 
@@ -29,6 +34,8 @@ class ForgetfulDisk(Disk):
         return fd
 
     def sync(self, fd: int) -> None:
+        if self.doomed:
+            raise PowerCut
         state = os.fstat(fd)
         self._synced[state.st_ino] = state.st_size
 
@@ -47,6 +54,7 @@ class ForgetfulDisk(Disk):
 
     def power_cut(self, folder: Path, chance: random.Random) -> None:
         self.close_all()
+        self.doomed = False
         for path in folder.iterdir():
             state = path.stat()
             synced = self._synced.get(state.st_ino, state.st_size)

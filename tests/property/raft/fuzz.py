@@ -117,7 +117,7 @@ class Run:
             world.heal(*pair)
         for name in [name for name, at in self.start_at.items() if at <= now]:
             del self.start_at[name]
-            world.start(name)
+            self._start(name)
 
     def _cut(self, a: str, b: str, seconds: float) -> None:
         self.world.cut(a, b)
@@ -125,7 +125,10 @@ class Run:
 
     def _power_cut(self, name: str) -> None:
         self.world.events["power cut"] += 1
-        self.world.power_cut(name)
+        if self.chance.random() < 0.5:
+            self.world.power_cut(name)
+        else:
+            self.world.hosts[name].disk.doomed = True
         self.start_at[name] = self.world.clock.now + self.chance.choice([0.05, 0.5, 2.0])
 
     def _transfer(self) -> None:
@@ -136,6 +139,12 @@ class Run:
     def _heal(self) -> None:
         self.world.heal_all()
         for name in self.start_at:
+            self._start(name)
+
+    def _start(self, name: str) -> None:
+        host = self.world.hosts[name]
+        host.disk.doomed = False
+        if host.node is None:
             self.world.start(name)
 
     # --- clients ---

@@ -23,7 +23,7 @@ from shoal.manager.store.raft.consensus import Consensus, Failed
 from shoal.manager.store.raft.journal import Journal
 from shoal.manager.store.raft.nouns import CorruptStorage, Member, Members, RaftTiming
 from shoal.manager.store.raft.snapshot import Snapshots
-from tests.property.raft.disk import ForgetfulDisk
+from tests.property.raft.disk import ForgetfulDisk, PowerCut
 
 STEP_S = 0.01
 BATCH_BYTES = 600
@@ -124,6 +124,7 @@ class Host:
         raise Stopped(reason)
 
     def power_cut(self) -> None:
+        self.disk.doomed = False
         for _, work, _ in self.jobs:  # the disk's thread may have been in the middle of it
             if self.world.chance.random() < 0.5:
                 work()
@@ -324,13 +325,18 @@ class World:
         host.work()
         node.tick()
 
-    def _guarded(self, host: Host, act: Callable[[], None]) -> None:
+    def _guarded(self, host: Host, act: Callable[[], None]) -> bool:
+        """Whether it went well."""
         try:
             act()
+            return True
         except Stopped:
             pass
+        except PowerCut:
+            self.power_cut(host.member.id)
         except Exception as error:
             self.events[f"raised {type(error).__name__}: {error}"[:80]] += 1
+        return False
 
     def send(self, source: str, target: str, message: dict[str, Any]) -> bool:
         generation = self.generation(source, target)
@@ -352,7 +358,8 @@ class World:
             host = self.hosts.get(target)
             if host is not None and host.node is not None and self.generation(source, target) == generation:
                 node = host.node
-                self._guarded(host, lambda node=node, message=message: node.deliver(source, message))
+                if not self._guarded(host, lambda node=node, message=message: node.deliver(source, message)):
+                    self._break(source, target)  # as the transport does
 
     # --- clients ---
 

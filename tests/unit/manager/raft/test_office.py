@@ -3,6 +3,7 @@
 import pytest
 
 from shoal.manager.store.raft import MembershipConflict
+from shoal.manager.store.raft.library import CANDIDATE
 from tests.unit.manager.raft.group import HAPPENED, UNKNOWN, Mended, on_both
 
 
@@ -71,6 +72,24 @@ def test_pre_votes_are_void_once_a_leader_is_heard():
         group.hand("A", "C", late[0])
         group.cut("AC", "BC")
         group.run(500, "C")
+        assert group.term("C") == term
+
+
+def test_pre_votes_that_came_before_the_office_are_void_after_it():
+    """Found by the fuzzer: yeses for the next term arrived before the votes for this one did, and lay about."""
+    with Mended() as group:
+        group.run(1)
+        group.candidate("C")
+        while group.peek("C", "raftState") != CANDIDATE:
+            group.run(1, only=lambda source, target, message: message["type"] != "response_vote")
+        term = group.term("C")
+        group.nodes["C"].ask_pre_votes()  # its patience ends once more
+        group.hand("B", "C", {"type": "pre_vote_answer", "term": term, "asked": term + 1, "granted": True})
+        group.hand("B", "C", {"type": "response_vote", "term": term})
+        assert group.leads("C")
+        group.split("A", "B", "C")
+        group.run(500, "C")
+        assert not group.leads("C")
         assert group.term("C") == term
 
 
