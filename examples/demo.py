@@ -28,7 +28,7 @@ LIMIT_S = 60.0
 """Nothing here takes as long; a step that does has failed."""
 
 WEB = "mkdir -p /www && echo $HOST > /www/index.html && exec httpd -f -p 80 -h /www"
-CALLS = "while true; do wget -q -T 2 -O - http://web/ || echo nobody; sleep 0.1; done"
+CALLS = "while true; do timeout 2 wget -q -O - http://web/ || echo nobody; sleep 0.1; done"
 
 Json = dict[str, Any]
 

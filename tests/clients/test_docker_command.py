@@ -78,7 +78,7 @@ def test_a_service_from_create_to_removal(docker, cluster):
     assert docker("service", "ls", "--format", "{{.Name}} {{.Mode}} {{.Replicas}} {{.Image}}") == (
         "web replicated 3/3 busybox:latest")
     assert docker("service", "ps", "web", "--format", "{{.Name}} {{.CurrentState}}").count("Running") == 3
-    assert docker("run", "--rm", "--network", "shop", "busybox", "wget", "-q", "-T", "5", "-O", "-",
+    assert docker("run", "--rm", "--network", "shop", "busybox", "timeout", "5", "wget", "-q", "-O", "-",
                   "http://web/", host="w2") == "hi"
     assert docker("service", "logs", "--raw", "web") == "up\nup\nup"
     docker("service", "scale", "web=5")
@@ -124,7 +124,7 @@ def test_published_ports_and_a_bridge_of_ones_own(docker, cluster):
     docker("network", "create", "mine", host="w1")
     docker("run", "-d", "--name", "web", "--network", "mine", "-p", "8080:80", "busybox",
            "sh", "-c", "mkdir /www; echo hi > /www/index.html; exec httpd -f -h /www", host="w1")
-    fetch = ("wget", "-q", "-T", "5", "-O", "-")
+    fetch = ("wget", "-q", "-O", "-")
     assert docker("run", "--rm", "--network", "mine", "busybox", *fetch, "http://web/", host="w1") == "hi"
     for host, url in (("w1", "http://127.0.0.1:8080/"), ("m1", "http://w1:8080/")):
         done = eventually(lambda host=host, url=url: cluster.inside(host, "busybox", *fetch, url),

@@ -84,7 +84,7 @@ def test_a_container_on_an_overlay_of_another_host(sdk):
     sdk().networks.create("shop", driver="overlay", attachable=True)
     server = first.containers.run("busybox", ["sh", "-c", "mkdir /www; echo hi > /www/index.html; httpd -f -h /www"],
                                   detach=True, name="server", network="shop", init=True)
-    script = "until wget -q -T 2 -O - http://server/; do sleep 0.1; done"
+    script = "until timeout 2 wget -q -O - http://server/; do sleep 0.1; done"
     assert second.containers.run("busybox", ["timeout", "30", "sh", "-c", script], remove=True, network="shop",
                                  stderr=False) == b"hi\n"
     server.remove(force=True)

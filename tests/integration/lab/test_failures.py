@@ -9,6 +9,8 @@ from tests.integration.lab.test_networks import HOST, WEB, attach
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
 
+FETCH = "for i in $(seq 12); do timeout 2 wget -q -O - http://web/; done"
+
 
 def test_a_crashed_worker_is_replaced_and_comes_back_empty(cluster):
     cluster.network("shop")
@@ -18,8 +20,7 @@ def test_a_crashed_worker_is_replaced_and_comes_back_empty(cluster):
     cluster.happen("crash", "w2")
     eventually(lambda: cluster.hosts_of("web"), lambda hosts: len(hosts) == 5 and "w2" not in hosts)
     assert cluster.nodes()["w2"][1] == "down"
-    answered = eventually(lambda: run("sh", "-c", "for i in 1 2 3 4 5 6 7 8; do wget -q -T 2 -O - http://web/; done")[1]
-                          .split(), lambda found: len(found) == 8)
+    answered = eventually(lambda: run("sh", "-c", FETCH)[1].split(), lambda found: len(found) == 12)
     assert "w2" not in answered
     cluster.happen("start", "w2")
     eventually(lambda: cluster.nodes()["w2"][1], lambda state: state == "ready")
@@ -117,8 +118,7 @@ def test_all_managers_lost_and_restarted(cluster):
     before = {task["ID"] for task in cluster.runs("web", 4)}
     _, run = attach(cluster, "w1", "shop")
     cluster.happen("crash", "m1", "m2", "m3")
-    fetch = "for i in $(seq 12); do wget -q -T 2 -O - http://web/; done"
-    answered = eventually(lambda: run("sh", "-c", fetch)[1].split(), lambda found: set(found) == {"w1", "w2"})
+    answered = eventually(lambda: run("sh", "-c", FETCH)[1].split(), lambda found: set(found) == {"w1", "w2"})
     assert len(answered) == 12, "without managers containers go on, and names are answered"
     cluster.happen("start", "m1", "m2", "m3")
     cluster.restore()

@@ -49,7 +49,7 @@ def test_a_service_answers_by_name_on_every_host(cluster):
     for host in ("m2", "w2"):
         _, run = attach(cluster, host, "shop", name=f"probe-{host}")
         answered = eventually(lambda run=run: Counter(
-            run("sh", "-c", "for i in $(seq 40); do wget -q -T 2 -O - http://web/; done")[1].split()),
+            run("sh", "-c", "for i in $(seq 40); do timeout 2 wget -q -O - http://web/; done")[1].split()),
             lambda found: set(found) == set(cluster.names))
         assert answered.total() == 40
         names = run("nslookup", "tasks.web")[1]
@@ -72,7 +72,7 @@ def test_a_service_that_loses_its_backends_refuses_at_once_and_comes_back(cluste
     cluster.service("web", 2, command=WEB, container=HOST, networks=["shop"])
     cluster.runs("web", 2)
     _, run = attach(cluster, "m1", "shop")
-    fetch = ("wget", "-q", "-T", "5", "-O", "-", "http://web/")
+    fetch = ("timeout", "5", "wget", "-q", "-O", "-", "http://web/")
     eventually(lambda: run(*fetch)[0], lambda code: code == 0)
     cluster.update("web", lambda spec: spec["Mode"]["Replicated"].update(Replicas=0))
     eventually(lambda: run(*fetch), lambda result: result[0] != 0 and "refused" in result[1])
@@ -86,9 +86,9 @@ def test_no_request_fails_while_a_service_is_scaled_down(cluster):
     cluster.service("web", 6, command=WEB, container=HOST, networks=["shop"])
     cluster.runs("web", 6)
     _, run = attach(cluster, "w1", "shop")
-    eventually(lambda: run("wget", "-q", "-T", "2", "-O", "-", "http://web/")[0], lambda code: code == 0)
+    eventually(lambda: run("timeout", "2", "wget", "-q", "-O", "-", "http://web/")[0], lambda code: code == 0)
     cluster.service("caller", 1, networks=["shop"], command=[
-        "sh", "-c", "while true; do wget -q -T 3 -O /dev/null http://web/ && echo ok || echo failed; done"])
+        "sh", "-c", "while true; do timeout 3 wget -q -O /dev/null http://web/ && echo ok || echo failed; done"])
     eventually(lambda: cluster.logs("caller").count("ok"), lambda count: count > 20)
     cluster.update("web", lambda spec: spec["Mode"]["Replicated"].update(Replicas=2))
     eventually(lambda: cluster.running("web"), lambda tasks: len(tasks) == 2)
