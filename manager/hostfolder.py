@@ -39,11 +39,11 @@ class HostFolder:
         self.folder = data_root / "swarm"
         self.raft = self.folder / "raft"
 
-    def lock(self) -> int:
+    def lock(self, wait_s: float = LOCK_WAIT_S) -> int:
         """Take the lock; it is held until the process ends. Raises Conflict naming the holder."""
         self.data_root.mkdir(mode=0o711, parents=True, exist_ok=True)
         descriptor = os.open(self.data_root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

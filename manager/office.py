@@ -33,8 +33,9 @@ Loops = Callable[[OfficeStore], Sequence[Coroutine[Any, Any, None]]]
 class Office:
     """`serve` one term after the other. `loops` makes the loops of a term."""
 
-    def __init__(self, node: RaftNode, store: ReplicatedStore, loops: Loops) -> None:
-        self._node, self._store, self._loops = node, store, loops
+    def __init__(self, node: RaftNode, store: ReplicatedStore, loops: Loops, pause_s: float = PAUSE_S) -> None:
+        """`pause_s`: before failed loops are started again."""
+        self._node, self._store, self._loops, self._pause_s = node, store, loops, pause_s
         self._failures: deque[float] = deque()
 
     async def serve(self) -> None:
@@ -83,10 +84,11 @@ class Office:
             raise ShoalError(f"the manager's loops failed {len(self._failures)} times in {WITHIN_S:g} s, the last "
                              f"time with: {_leaves(error)[-1]}") from error
         try:
-            await self._node.transfer_leadership()
+            if len(self._node.members) > 1 and self._holds(term):
+                await self._node.transfer_leadership()
         except ShoalError as refused:
             log.warning("event=office-kept term=%d why=%s", term, refused)
-            await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(self._pause_s)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
