@@ -193,7 +193,7 @@ class Assigner:
             leaving.append(Leaving(task_id, new.task.node_id, tuple(after)))
 
     def _tell_task(self, task_id: str, old: KnownTask | None, new: KnownTask | None) -> None:
-        if old is not None and (new is None or new.task.node_id != old.task.node_id):
+        if old is not None and new is None:
             node_id = old.task.node_id
             self._on_node[node_id].pop(task_id)
             if not self._on_node[node_id]:

@@ -18,7 +18,7 @@ from tests.unit.manager.dispatcher.records import Cluster, Memory, network, node
 NODES = [f"n{number}" for number in range(4)]
 NETWORKS = [f"w{number}" for number in range(3)]
 SERVICES = [f"s{number}" for number in range(3)]
-TASKS = [f"t{number}" for number in range(8)]
+MAX_TASKS = 8
 
 KINDS = ["task", "task", "task", "status", "status", "status", "status", "want", "drop-task", "node", "network",
          "drop-network", "service", "drop-service", "connect", "disconnect", "round", "round", "round"]
@@ -33,11 +33,15 @@ class World(Cluster):
         super().__init__(*(node(each) for each in NODES), *(network(each) for each in NETWORKS),
                          *(service(each, *NETWORKS) for each in SERVICES))
         self.agents: dict[str, Memory] = {}
+        self.minted = 0
 
     def step(self, what: str, chance: Any) -> None:
-        view, task_id, node_id = self.view, chance.choice(TASKS), chance.choice(NODES)
+        view, node_id = self.view, chance.choice(NODES)
+        task_id = chance.choice(sorted(view.tasks) or ["none"])
         known = view.tasks.get(task_id)
-        if what == "task" and known is None:
+        if what == "task" and len(view.tasks) < MAX_TASKS:
+            self.minted += 1
+            task_id = f"t{self.minted}"
             state, desired = chance.choice([TaskState.PENDING, TaskState.ASSIGNED]), chance.choice(
                 [TaskState.READY, TaskState.RUNNING])
             self.apply(Create(record=task(task_id, chance.choice([*NODES, ""]), *some(chance, NETWORKS),
