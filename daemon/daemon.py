@@ -23,6 +23,7 @@ from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.info import EngineInfo
 from shoal.daemon.locks import RootLock
 from shoal.daemon.settings import Settings
+from shoal.daemon.swarm.containers import EngineContainers
 from shoal.daemon.swarm.routes import add_routes
 from shoal.daemon.swarm.wiring import join_parts
 from shoal.engine.containers.engine import Engine
@@ -30,7 +31,6 @@ from shoal.engine.images.images import Images
 from shoal.engine.storage.overlay2 import Overlay2
 from shoal.engine.storage.rootfs import RootFSStore
 from shoal.overlay.networks import Networks
-from shoal.worker.engine_executor import ContainerEngine
 
 log = logging.getLogger("shoal.daemon")
 
@@ -81,7 +81,7 @@ class Daemon:
         settings = self.settings
         attaching, self.swarm = join_parts(
             data_root=self.data_root, run_root=self.run_root, networks=self.networks,
-            engine=self._containers, labels=settings.engine_labels, hooks=self.hooks)
+            engine=lambda: EngineContainers(self.engine), labels=settings.engine_labels, hooks=self.hooks)
         self.attaching = attaching
         self._closing.push_async_callback(attaching.close)
         self.engine = Engine(data_root=self.data_root, run_root=self.run_root, images=self.images, rootfs=rootfs,
@@ -92,11 +92,6 @@ class Daemon:
         await self.engine.open()
         self._closing.push_async_callback(self.engine.close)
         await self.networks.reconcile(container.id for container in self.engine.all())
-
-    def _containers(self) -> ContainerEngine:
-        from shoal.daemon.swarm.containers import EngineContainers
-
-        return EngineContainers(self.engine)
 
     async def _start_swarm(self) -> None:
         await self.swarm.start()

@@ -46,7 +46,7 @@ def test_names_on_a_network_of_ones_own(host: Machine) -> None:
     host.docker("run", "-d", "--name", "db", "--network", "app", "--network-alias", "store", "busybox", "sleep", "1000")
     for name in ("db", "store"):
         assert host.docker("run", "--rm", "--network", "app", "busybox", "ping", "-c", "1", "-W", "2", name)
-    assert host.docker_run("run", "--rm", "busybox", "timeout", "1", "ping", "-c", "1", "db").returncode
+    assert host.docker_run("run", "--rm", "busybox", "sh", "-c", "timeout 1 ping -c 1 db; exit $?").returncode
     shown = json.loads(host.docker("network", "inspect", "app"))[0]
     assert shown["IPAM"]["Config"] == [{"Subnet": "10.77.0.0/24", "Gateway": "10.77.0.1"}]
     assert [each["Name"] for each in shown["Containers"].values()] == ["db"]
