@@ -94,7 +94,7 @@ class Execs:
     def forget(self, container_id: str) -> None:
         """The container has ended: its execs that never ran are of no use any more."""
         for key, session in list(self._sessions.items()):
-            if session.record.container_id == container_id and not session.record.running:
+            if session.record.container_id == container_id and not session.begun:
                 del self._sessions[key]
 
     # --- running ---

@@ -226,13 +226,13 @@ class Life:
             ended = self._how_it_ended(container)
             # before anything is cleared away: the exit code outlives a kill of this daemon at any point
             self._table.change_state(container_id, **ended)
-            if monitor is not None:
-                monitor.close()
             self._monitors.pop(container_id, None)
             try:
                 await self._launcher.clear(container)
             except (ShoalError, OSError):
                 log.exception("event=not-cleared container=%s", container_id)
+            if monitor is not None:
+                monitor.close()
             container = self._settle(self._table.get(container_id))
         if (console := self._consoles.pop(container_id, None)) is not None:
             console.end()

@@ -124,6 +124,7 @@ class Monitor:
         """Let go; they run on."""
         self._conmon.close()
         if self._init is not None:
+            self._init.exit_code()  # reaps it, where it became our child because conmon was killed
             self._init.close()
 
 

