@@ -86,7 +86,7 @@ def check(config: LogConfig, folder: Path, monitor: Monitor) -> None:
     """Rotate one log, if it is too large."""
     size, files = limits(config)
     try:
-        if size and (folder / logs.NAME).stat().st_size > size:
+        if size and not monitor.program_ended and (folder / logs.NAME).stat().st_size > size:
             rotate(folder, files, lambda: monitor.control(REOPEN_LOG))
     except (FileNotFoundError, ShoalError):
         return  # it has just ended

@@ -7,14 +7,15 @@ import re
 
 import pytest
 
+from shoal.engine.containers import rotation
 from shoal.engine.containers.nouns import HostConfig, LogConfig, LogQuery
 from tests.integration.engine.conftest import DEADLINE_S
 
 pytestmark = pytest.mark.root
 
 
-async def _ended(host, *command, **config):
-    container_id = await host.create(*command, **config)
+async def _ended(host, *command, asked=None, **config):
+    container_id = await host.create(*command, host=asked, **config)
     ended = host.engine.wait(container_id, "next-exit")
     await host.engine.start(container_id)
     await ended
@@ -80,8 +81,6 @@ async def test_rotation_loses_no_line(host):
     rotations = 0
     while engine.get(container_id).state.running:
         before = (folder / "log").stat().st_ino if (folder / "log").exists() else 0
-        from shoal.engine.containers import rotation
-
         for config, place, monitor in engine._running_logs():
             rotation.check(config, place, monitor)
         await asyncio.sleep(0.02)
@@ -97,6 +96,6 @@ async def test_rotation_loses_no_line(host):
 
 
 async def test_no_log(host):
-    container_id = await _ended(host, "echo", "x", host=HostConfig(log=LogConfig(driver="none")))
+    container_id = await _ended(host, "echo", "x", asked=HostConfig(log=LogConfig(driver="none")))
     with pytest.raises(Exception, match="does not support reading"):
         host.engine.logs(container_id, LogQuery())
