@@ -8,6 +8,7 @@ import signal
 import sys
 
 from shoal.api.errors import ShoalError
+from shoal.daemon.memory import give_back_early
 from shoal.daemon.settings import Settings, from_arguments
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     try:
         settings = from_arguments()
         _set_up_logging(settings.log_level)
+        give_back_early()
         import uvloop
 
         uvloop.run(run(settings))
