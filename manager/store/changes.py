@@ -23,8 +23,11 @@ from shoal.api.objects import (
 SCHEMA = 1
 """Newest schema of commands and snapshots that this code writes and understands."""
 
-MAX_COMMAND_BYTES = 1 << 20
-"""A larger command is refused before it is proposed (see ADR on Raft)."""
+MAX_COMMAND_BYTES = (1 << 20) - (64 << 10)
+"""A larger command of a client is refused before it is proposed (see ADR on Raft).
+
+The rest of what Raft carries is left to the loops, which add to records (addresses, statuses) and propose them whole.
+"""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
