@@ -437,8 +437,9 @@ class Engine:
 
     def _running_logs(self) -> Iterable[tuple[LogConfig, Path, Monitor]]:
         for container in self._table.all():
-            if container.host.log.options and container.state.pid:
-                yield container.host.log, self._table.folder(container.id), self._life.monitor(container)
+            monitor = self._life.monitors.get(container.id)
+            if container.host.log.options and monitor is not None:
+                yield container.host.log, self._table.folder(container.id), monitor
 
     def _shell_of(self, image_id: str) -> tuple[str, ...]:
         try:

@@ -53,7 +53,7 @@ class Life:
         self._emit = emit
         self._started = started
         self._ended = ended
-        self._monitors: dict[str, Monitor] = {}
+        self.monitors: dict[str, Monitor] = {}  # of those that run
         self._consoles: dict[str, Console] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._delays: dict[str, float] = {}  # of those that are started again and again
@@ -77,7 +77,7 @@ class Life:
         if (monitor := monitors.find(container.id)) is not None:
             if container.state.status not in (Status.RUNNING, Status.PAUSED):
                 container = self._record_start(container, monitor)  # killed between the start and its record
-            self._monitors[container.id] = monitor
+            self.monitors[container.id] = monitor
             await monitor.release()
             self._watch(container, monitor)
             log.info("event=container-found container=%s pid=%d", container.id, monitor.pid)
@@ -95,7 +95,7 @@ class Life:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for monitor in self._monitors.values():
+        for monitor in self.monitors.values():
             monitor.close()
         for console in self._consoles.values():
             console.end()
@@ -104,7 +104,7 @@ class Life:
 
     def monitor(self, container: Container) -> Monitor:
         """Raises Conflict where it does not run."""
-        monitor = self._monitors.get(container.id)
+        monitor = self.monitors.get(container.id)
         if monitor is None:
             raise Conflict(f"container {container.id} is not running")
         return monitor
@@ -116,7 +116,7 @@ class Life:
             config = container.config
             console = Console(tty=config.tty, stdin_once=config.open_stdin and config.stdin_once)
             self._consoles[container.id] = console
-        monitor = self._monitors.get(container.id)
+        monitor = self.monitors.get(container.id)
         client = console.join(stdin=stdin, streams=streams)
         if monitor is not None:
             try:
@@ -154,7 +154,7 @@ class Life:
         container = self._table.get(container_id)
         try:
             monitor = await self._launcher.launch(container)
-            self._monitors[container_id] = monitor
+            self.monitors[container_id] = monitor
             console = self._consoles.get(container_id)
             if console is not None and console.wanted:
                 await console.connect(monitor.bundle)
@@ -180,7 +180,7 @@ class Life:
         else:
             failure, code = (error if isinstance(error, ShoalError) else ShoalError(str(error))), 128
         log.warning("event=start-failed container=%s error=%s", container.id, failure)
-        monitor = self._monitors.pop(container.id, None)
+        monitor = self.monitors.pop(container.id, None)
         if monitor is not None:
             monitor.kill()
             monitor.close()
@@ -226,7 +226,7 @@ class Life:
             ended = self._how_it_ended(container)
             # before anything is cleared away: the exit code outlives a kill of this daemon at any point
             self._table.change_state(container_id, **ended)
-            self._monitors.pop(container_id, None)
+            self.monitors.pop(container_id, None)
             try:
                 await self._launcher.clear(container)
             except (ShoalError, OSError):
@@ -337,7 +337,7 @@ class Life:
         if container.state.status is Status.RESTARTING:
             await self._give_up_restarting(container_id)
             return
-        if container_id not in self._monitors:
+        if container_id not in self.monitors:
             raise Conflict(f"cannot kill container: {container_id}: container {container_id} is not running")
         if number != signals.SIGKILL:
             self._signal(container, number)
