@@ -90,7 +90,7 @@ async def test_rotation_loses_no_line(host):
     assert rotations >= 1
     assert lines == [b"line-%d" % number for number in range(1, count + 1)]
     assert {path.name for path in folder.glob("log*")} <= {"log", "log.1", "log.2"}
-    kept = (await host.logs(container_id)).split()
+    kept = (await host.logs(container_id)).split()[1:]  # the first may have been cut by the rotation
     assert kept == lines[-len(kept):] and len(kept) < count
     assert (await host.logs(container_id, tail=5000)).split() == lines[-5000:]
 
