@@ -87,14 +87,14 @@ async def _follow(
 
 
 class _Reader:
-    """The bytes of the log's files in turn, and of the newest as it grows or is put aside."""
+    """The bytes of the log's files in turn, and of the newest as it grows or is put aside.
+
+    Rotation runs in this process, hence never between two lines of a method here.
+    """
 
     def __init__(self, folder: Path, tail: int) -> None:
-        self._newest = folder / NAME
-        self._files: list[BinaryIO] = []
-        for path in files(folder):
-            with suppress(FileNotFoundError):
-                self._files.append(path.open("rb", buffering=0))
+        self._folder = folder
+        self._files = _open(files(folder))
         if tail >= 0:
             self._skip_to_tail(tail)
 
@@ -110,35 +110,45 @@ class _Reader:
 
     def read(self) -> bytes:
         """The next bytes; b"" where there are none just now."""
+        if not self._files:
+            self._files = _open([self._folder / NAME])
         while self._files:
             data = self._files[0].read(_CHUNK_BYTES)
             if data:
                 return data
-            if len(self._files) == 1 and not self._has_been_put_aside():
+            if len(self._files) == 1 and not self._open_newer():
                 return b""
             if data := self._files[0].read(_CHUNK_BYTES):  # written between our end and its rotation
                 return data
             self._files.pop(0).close()
-            if not self._files:
-                self._open_newest()
-        self._open_newest()
-        return self._files[0].read(_CHUNK_BYTES) if self._files else b""
+        return b""
 
-    def _has_been_put_aside(self) -> bool:
-        """Whether conmon writes to another file by now: it closes the old one before the new one appears."""
-        try:
-            return os.fstat(self._files[0].fileno()).st_ino != self._newest.stat().st_ino
-        except FileNotFoundError:
-            return False
-
-    def _open_newest(self) -> None:
-        if not self._files:
-            with suppress(FileNotFoundError):
-                self._files.append(self._newest.open("rb", buffering=0))
+    def _open_newer(self) -> bool:
+        """Open what came after the last file, if conmon writes to another by now: it has closed this one then."""
+        current = os.fstat(self._files[-1].fileno()).st_ino
+        with suppress(FileNotFoundError):
+            if (self._folder / NAME).stat().st_ino == current:
+                return False
+        opened = _open(files(self._folder))
+        inodes = [os.fstat(file.fileno()).st_ino for file in opened]
+        newer = inodes.index(current) + 1 if current in inodes else 0
+        for file in opened[:newer]:
+            file.close()
+        self._files += opened[newer:]
+        return newer < len(opened)
 
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+
+def _open(paths: list[Path]) -> list[BinaryIO]:
+    """Those that are there."""
+    opened: list[BinaryIO] = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            opened.append(path.open("rb", buffering=0))
+    return opened
 
 
 def _seek_tail(file: BinaryIO, lines: int) -> int:
