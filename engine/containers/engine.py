@@ -300,15 +300,19 @@ class Engine:
         """Join one more network, at once or at its next start."""
         container = self._table.find(ref)
         mode, endpoints = network_of(container)
-        if mode != "networks":
+        alone = mode == "none" and not container.config.network_disabled  # the last network was taken from it
+        if mode != "networks" and not alone:
             raise InvalidArgument(f"container sharing network namespace with another container or host cannot be "
                                   f"connected to any other network: {container.id}")
         if any(one.network == endpoint.network for one in endpoints):
             raise Conflict(f"endpoint with name {container.name} already exists in network {endpoint.network}")
         if self._networking.sandbox(container.id) is not None:
             self._show(container, await self._finish(self._networking.connect(container.id, endpoint)))
-        self._table.change(container.id, host=msgspec.structs.replace(
-            container.host, endpoints=(*(endpoints or DEFAULT_ENDPOINTS), endpoint)))
+        if alone:
+            host = msgspec.structs.replace(container.host, endpoints=(endpoint,), network_mode=endpoint.network)
+        else:
+            host = msgspec.structs.replace(container.host, endpoints=(*(endpoints or DEFAULT_ENDPOINTS), endpoint))
+        self._table.change(container.id, host=host)
 
     async def disconnect(self, ref: str, network: str) -> None:
         container = self._table.find(ref)

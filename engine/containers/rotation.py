@@ -34,8 +34,6 @@ def limits(config: LogConfig) -> tuple[int, int]:
     if not files.isdecimal() or int(files) < 1:
         raise InvalidArgument(f"invalid log opt max-file: {files}")
     if size == "-1":
-        if "max-file" in options and int(files) > 1:
-            raise InvalidArgument("max-file cannot be used without max-size")
         return 0, 1
     found = _SIZE.match(size)
     if found is None or not float(found[1]):

@@ -44,18 +44,18 @@ class ExecRoutes:
             await self._engine.exec_start(known.id, detach=True, console_size=size)
             return empty(200)
         codes = parse(known.config.detach_keys)
-        tty = known.config.tty
+        # Whether there are frames is what this request says, not what the exec was made with.
         # The head goes out before anything can be said: some clients lose what comes with it.
-        connection = hijack(request, content_type(request, tty=tty))
+        connection = hijack(request, content_type(request, tty=wanted.tty))
         try:
             attachment = await self._engine.exec_start(known.id, console_size=size)
         except ShoalError as error:  # as Docker does it: why it could not run is its output, and in its exit code
             data = f"{error.message}\r\n".encode()
-            await connection.write(data if tty else frame(STDOUT, data))
+            await connection.write(data if wanted.tty else frame(STDOUT, data))
             return HijackedResponse()
         assert attachment is not None
-        await carry(connection, attachment, stdin=known.config.attach_stdin, closes_stdin=not tty,
-                    keys=DetachKeys(codes) if tty else None)
+        await carry(connection, attachment, stdin=known.config.attach_stdin, closes_stdin=not attachment.tty,
+                    keys=DetachKeys(codes) if attachment.tty else None, raw=wanted.tty)
         return HijackedResponse()
 
     async def resize(self, request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, NotImplementedHere
@@ -18,7 +19,7 @@ from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWir
 from shoal.daemon.http.times import moment_ns
 from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, number, reply
 from shoal.engine.containers.engine import Engine
-from shoal.engine.containers.nouns import Container, Status
+from shoal.engine.containers.nouns import Container, HostConfig, Status
 from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.images import Images
 
@@ -95,8 +96,17 @@ class ContainerRoutes:
         config, host = container_config(wanted), host_config(wanted)
         self._check_platform(config.image, request.query.get("platform", ""))
         self._check_runtime(host.runtime)
-        created = await self._engine.create(request.query.get("name", "").removeprefix("/"), config, host)
+        created = await self._engine.create(request.query.get("name", "").removeprefix("/"), config,
+                                            self._by_name(host))
         return reply({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+
+    def _by_name(self, host: HostConfig) -> HostConfig:
+        """`host` with networks that were given by id named, as they are shown and disconnected."""
+        def name(reference: str) -> str:
+            return self._lookups.network_of(reference)[1]
+
+        ends = tuple(msgspec.structs.replace(each, network=name(each.network)) for each in host.endpoints)
+        return msgspec.structs.replace(host, endpoints=ends, network_mode=name(host.network_mode))
 
     def _check_platform(self, reference: str, platform: str) -> None:
         if not platform:

@@ -25,14 +25,15 @@ def content_type(request: web.Request, *, tty: bool) -> str:
 
 async def carry(
     connection: Hijacked, attachment: Attachment, *, stdin: bool, closes_stdin: bool = True,
-    keys: DetachKeys | None = None,
+    keys: DetachKeys | None = None, raw: bool | None = None,
 ) -> None:
     """Both ways, until the process's output ends, the client goes, or it lets go.
 
     The end of the client's input ends the process's too, or, without `closes_stdin`, lets go.
+    `raw`: output goes out without frames (None: that of a terminal does).
     """
     ways = {asyncio.ensure_future(_inward(connection, attachment, stdin, closes_stdin, keys)),
-            asyncio.ensure_future(_outward(connection, attachment))}
+            asyncio.ensure_future(_outward(connection, attachment, attachment.tty if raw is None else raw))}
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in done:
@@ -65,7 +66,7 @@ async def _inward(
     await connection.closed.wait()
 
 
-async def _outward(connection: Hijacked, attachment: Attachment) -> None:
+async def _outward(connection: Hijacked, attachment: Attachment, raw: bool) -> None:
     while (output := await attachment.read()) is not None:
         stream, data = output
-        await connection.write(data if attachment.tty else frame(stream, data))
+        await connection.write(data if raw else frame(stream, data))

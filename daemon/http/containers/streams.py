@@ -21,6 +21,8 @@ from shoal.engine.containers.nouns import LogQuery, Usage, WaitResult
 
 CONDITIONS = ("not-running", "next-exit", "removed")
 STATS_PERIOD_S = 1.0
+HEAD_START_S = 0.005
+"""Of the answer's head before old output: docker-py loses what it receives together with the head."""
 
 
 class StreamRoutes:
@@ -35,14 +37,16 @@ class StreamRoutes:
         router.add_get("/containers/{id}/stats", self.stats, allow_head=False)
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
-        wants_stdin, stream = flag(request, "stdin"), flag(request, "stream")
+        wants_stdin, stream, with_logs = flag(request, "stdin"), flag(request, "stream"), flag(request, "logs")
         codes = parse(request.query.get("detachKeys", ""))
         config = self._engine.get(request.match_info["id"]).config
         attachment = await self._engine.attach(
             request.match_info["id"], stdin=wants_stdin and stream, stdout=flag(request, "stdout"),
-            stderr=flag(request, "stderr"), logs=flag(request, "logs"), stream=stream)
+            stderr=flag(request, "stderr"), logs=with_logs, stream=stream)
         try:
             connection = hijack(request, content_type(request, tty=attachment.tty))
+            if with_logs:
+                await asyncio.sleep(HEAD_START_S)
         except BaseException:
             await attachment.detach()
             raise

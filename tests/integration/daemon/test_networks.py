@@ -70,6 +70,17 @@ def test_connect_and_disconnect(host: Machine) -> None:
     assert host.inspect("box")["NetworkSettings"]["Networks"]["two"]["IPAddress"]
 
 
+def test_the_only_network_is_left_and_joined_again(host: Machine) -> None:
+    made = host.docker("network", "create", "--subnet", "10.78.0.0/24", "app")
+    host.docker("run", "-d", "--name", "box", "--network", made, "busybox", "sleep", "1000")
+    host.docker("network", "disconnect", "app", "box")
+    assert host.docker("exec", "box", "ls", "/sys/class/net").split() == ["lo"]
+    host.docker("network", "connect", "--ip", "10.78.0.9", "app", "box")
+    assert host.inspect("box")["NetworkSettings"]["Networks"]["app"]["IPAddress"] == "10.78.0.9"
+    host.docker("restart", "-t", "0", "box")
+    assert host.inspect("box")["NetworkSettings"]["Networks"]["app"]["IPAddress"] == "10.78.0.9"
+
+
 def test_none_and_host(host: Machine) -> None:
     links = host.docker("run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net").split()
     assert links == ["lo"]
