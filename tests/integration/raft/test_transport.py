@@ -54,8 +54,12 @@ async def dropped(made, caplog, data, *, tls=None, reason):
     assert all(len(node.stats()["linked"]) == 2 for node in made.nodes.values())
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 100_000, b"\xff" * 10, b"\x16\x03\x01\x02\x00\x01"
-                                  + b"?" * 600], ids=["HTTP", "zeros", "ones", "half a TLS greeting"])
+@pytest.mark.parametrize("data", [
+    pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="HTTP"),
+    pytest.param(b"\x00" * 100_000, id="zeros"),
+    pytest.param(b"\xff" * 10, id="ones"),
+    pytest.param(b"\x16\x03\x01\x02\x00\x01" + b"?" * 600, id="half a TLS greeting"),
+])
 async def test_garbage(three, caplog, data):
     await dropped(three, caplog, data, reason="raft link dropped")
 

@@ -40,9 +40,20 @@ def renew(folder: Path, root: RootCA, node_id: str, role: NodeRole = NodeRole.MA
         (folder / name).write_text(text)
 
 
+def raft_tls(folder: Path) -> TlsContexts:
+    """For a process of its own, from the files that `certify` made."""
+    tls = HostTLS(folder)
+
+    def peer_id(connection: ssl.SSLObject) -> str | None:
+        peer = peer_identity(connection)
+        return peer.node_id if peer and peer.role is NodeRole.MANAGER else None
+
+    return TlsContexts(client=lambda: tls.client, server=lambda: tls.strict_server, peer_id=peer_id)
+
+
 def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        return "127.0.0.1:%d" % listener.getsockname()[1]
+        return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 class Trio:

@@ -102,7 +102,7 @@ class Run:
         elif roll < 0.021:
             world.stall(*chance.sample(names, 2), chance.choice([0.2, 0.6, 1.5, 2.5]))
         elif roll < 0.023:
-            world.overtake(*chance.sample(names, 2), chance.choice([0.02, 0.1, 0.5]))
+            world.overtake(*chance.sample(names, 2), chance.choice([0.02, 0.1, 0.5, 3.0]))
         elif roll < 0.028 and self.profile.crashes:
             alive = [name for name in names if world.hosts[name].node is not None]
             if alive:

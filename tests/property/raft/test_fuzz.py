@@ -26,8 +26,8 @@ def test_fuzz(group):
     written = 0
     for seed in seeds_of(group):
         result = fuzz.play(seed)
-        assert not result.violations, (
-            f"{result.profile}: {result.violations[:3]}\nSEED={seed} pytest tests/property/raft -k fuzz runs this again")
+        again = f"SEED={seed} pytest tests/property/raft -k fuzz"
+        assert not result.violations, f"{result.profile}: {result.violations[:3]}\nThis runs it again: {again}"
         written += result.events["write: done"]
     assert written > 50 * len(seeds_of(group)), "hardly anything was committed"
 

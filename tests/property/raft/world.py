@@ -1,8 +1,9 @@
 """A group of Raft members on a virtual clock: real `Consensus`, journals, snapshots; network, time, power are played.
 
 Links are FIFO, as TCP is: a link that breaks loses what is under way. Two members
-may have two links, so what was sent on one can be overtaken. All chance comes from the seed. `World.step` moves time on; `check_*` and the ledgers note
-violations in `World.violations`.
+may have two links, so what was sent on one can be overtaken. All chance comes from
+the seed. `World.step` moves time on; `check_*` and the ledgers note violations in
+`World.violations`.
 """
 
 from __future__ import annotations

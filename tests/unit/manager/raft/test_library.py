@@ -79,7 +79,7 @@ def test_fault_13_as_shipped_bytes_on_disk_are_executed(tmp_path):
     pytest.param(pysyncobj.journal.loads, id="the library's journal"),
 ])
 def test_fault_13_bytes_are_never_executed(tmp_path, loads):
-    with pytest.raises(ValueError, match="msgpack|unpack"):
+    with pytest.raises(ValueError, match=r"msgpack|unpack"):
         loads(pickle.dumps(Evil(tmp_path / "ran")))
     assert not (tmp_path / "ran").exists()
 
