@@ -78,10 +78,13 @@ def read(root_fd: int, path: str) -> str:
         descriptor = open_in_root(root_fd, path.encode(), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return ""
-        return file.read(MAX_FILE_BYTES).decode(errors="replace")
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 (a descriptor, not a path)
+            return file.read(MAX_FILE_BYTES).decode(errors="replace")
+    finally:
+        os.close(descriptor)
 
 
 def of_root(root: str | os.PathLike[str], spec: str, extra_groups: Sequence[str]) -> User:
