@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import math
 from collections.abc import Iterable
 
 GRACE_S = 2.0
@@ -21,13 +22,13 @@ ALIVE_S = 1.2
 class Leases:
     """Times are seconds of one monotonic clock.
 
-    Invariant: each node with a lease has exactly one entry in the heap, at or before its lease's end.
+    Invariant: each node with a lease has one entry in the heap that counts (`_queued`), at or before its lease's end.
     """
 
     def __init__(self, lease_s: float) -> None:
         self.lease_s = lease_s
         self._until: dict[str, float] = {}
-        self._queued: set[str] = set()
+        self._queued: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
     def load(self, node_ids: Iterable[str], now: float) -> None:
@@ -36,8 +37,8 @@ class Leases:
             self._set(node_id, now + self.lease_s + GRACE_S)
 
     def open(self, node_id: str, now: float) -> None:
-        """A session begins."""
-        self._set(node_id, max(now + self.lease_s, self._until.get(node_id, now)))
+        """A session begins; what grace there was is over."""
+        self._set(node_id, now + self.lease_s)
 
     def renew(self, node_id: str, now: float) -> None:
         """A sign of life. Of a node without a lease it means nothing: a session has to begin first."""
@@ -64,8 +65,10 @@ class Leases:
         """The nodes whose lease has run out, each told once."""
         found = []
         while self._heap and self._heap[0][0] <= now:
-            _, node_id = heapq.heappop(self._heap)
-            self._queued.discard(node_id)
+            at, node_id = heapq.heappop(self._heap)
+            if self._queued.get(node_id) != at:
+                continue
+            del self._queued[node_id]
             until = self._until.get(node_id)
             if until is None:
                 continue
@@ -82,8 +85,8 @@ class Leases:
 
     def _set(self, node_id: str, until: float) -> None:
         self._until[node_id] = until
-        if node_id not in self._queued:
-            self._queued.add(node_id)
+        if until < self._queued.get(node_id, math.inf):
+            self._queued[node_id] = until
             heapq.heappush(self._heap, (until, node_id))
 
 

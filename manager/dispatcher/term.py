@@ -56,8 +56,11 @@ COMMIT_S = 0.02
 
 COMMIT_CHANGES = 1000
 RETRY_S = 0.2
-LATE_S = 0.05
+LATE_S = 0.25
 """A loop that woke this much too late was stalled, and so was the reading of frames."""
+
+CATCH_UP_S = 0.25
+"""After that, what hosts have sent meanwhile is read within this."""
 
 TURN_S = 0.01
 """Messages are made for so long at a stretch."""
@@ -105,9 +108,11 @@ class Term:
     # --- sessions ---
 
     def check(self, node_id: str, cluster_id: str) -> None:
-        """Whether a node may begin a session here. Raises PermissionDenied and Overloaded."""
+        """Whether a node may begin a session here. Raises PermissionDenied, Unavailable and Overloaded."""
         view = self._store.view()
-        if view.cluster is None or view.cluster.id != cluster_id:
+        if view.cluster is None:
+            raise Unavailable("this manager has not caught up with the swarm yet: try again")
+        if view.cluster.id != cluster_id:
             raise PermissionDenied(f"the certificate of node {node_id} belongs to another swarm")
         if node_id not in view.nodes:
             raise PermissionDenied(f"node {node_id} is not part of this swarm (any more): join it again")
@@ -249,6 +254,8 @@ class Term:
             self._newcomers.update(self._sessions)
             self._requests.wake_all()
             self._inform_all(view)
+            for session in [each for each in self._sessions.values() if each.node_id not in view.nodes]:
+                self._node_gone(session.node_id)
             return
         changes = [event for event in events if isinstance(event, Event)]
         self._assigner.observe(changes, view)
@@ -262,15 +269,17 @@ class Term:
 
     def _node_changed(self, event: Event, view: State) -> None:
         old, new = event.old, event.new
-        session = self._sessions.get(event.id)
         if not isinstance(new, Node):
-            self._leases.forget(event.id)
-            if session is not None:
-                session.end("the node was removed from the swarm")
-        elif session is not None:
+            self._node_gone(event.id)
+        elif (session := self._sessions.get(event.id)) is not None:
             self._inform(session, view)
         if _manager(old) != _manager(new):
             self._inform_all(view)
+
+    def _node_gone(self, node_id: str) -> None:
+        self._leases.forget(node_id)
+        if (session := self._sessions.get(node_id)) is not None:
+            session.end("the node was removed from the swarm")
 
     def _inform_all(self, view: State) -> None:
         self._peers = manager_peers(view)
@@ -347,7 +356,7 @@ class Term:
             late = self._clock() - until
             if late > LATE_S:
                 log.warning("event=stalled seconds=%.3f", late)
-                self._leases.stalled(late)
+                self._leases.stalled(late + CATCH_UP_S)
             for node_id in self._leases.expired(self._clock()):
                 self._down(node_id)
 

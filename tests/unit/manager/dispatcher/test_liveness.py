@@ -50,6 +50,17 @@ def test_a_new_leader_gives_everybody_a_fresh_lease_and_grace():
     assert leases.expired(107.0) == ["n2"]
 
 
+def test_the_grace_is_over_with_the_first_session():
+    leases = Leases(3.0)
+    leases.load(["n1"], 100.0)
+    leases.open("n1", 100.5)
+    assert leases.deadline() == 103.5
+    assert leases.expired(103.5) == ["n1"]
+    leases.open("n1", 104.0)
+    assert leases.expired(106.9) == [], "what was queued for the grace counts no more"
+    assert leases.expired(107.0) == ["n1"] and leases.expired(1e9) == []
+
+
 def test_a_sign_of_life_without_a_session_means_nothing():
     leases = Leases(3.0)
     leases.renew("n1", 1.0)

@@ -29,6 +29,7 @@ from shoal.api.states import NodeState, Role, TaskState
 from shoal.manager.ca.issue import new_root
 from shoal.manager.ca.tls import HostTLS
 from shoal.manager.dispatcher.session import OUTBOX_FRAMES, Session
+from shoal.manager.store.apply import Event
 from shoal.manager.store.changes import Create, Delete, SetTaskStatus, Update
 from shoal.worker.session import SessionLost
 from tests.unit.manager.ca.test_server import host_files
@@ -249,7 +250,9 @@ async def test_a_stop_does_not_wait_for_a_node_that_left_nor_for_ever(site: Site
             site.store.apply(Update(record=msgspec.structs.replace(site.view.tasks["t1"], desired=S.SHUTDOWN)))
             await first.task("t1", lambda told: told.desired is S.SHUTDOWN)
             await first.session.send(Applied(sequence=first.sequence))
+        left = asyncio.get_running_loop().time()
         assert await first.next(Release) == Release(task_ids=("t1",))
+        assert asyncio.get_running_loop().time() - left < 1.5
         site.store.apply(Create(record=task("t3", "n1", "w1", state=S.RUNNING)))
         await first.task("t3")
         site.store.apply(Update(record=msgspec.structs.replace(site.view.tasks["t3"], desired=S.SHUTDOWN)))
@@ -381,14 +384,12 @@ async def test_a_node_is_down_when_its_lease_has_run_out_not_when_it_hangs_up(si
     hung_up = loop.time()
     async with site.agent("n1") as agent:  # back within its lease
         await agent.next()
-        beating = loop.create_task(agent.session.watch())
         seen = {site.state("n1")}
         while loop.time() < hung_up + 1.0:
-            await asyncio.sleep(0.01)
+            await agent.session.send(Heartbeat())
+            await asyncio.sleep(0.02)
             seen.add(site.state("n1"))
         assert seen == {NodeState.READY}
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
         silent = loop.time()
         await until(lambda: site.state("n1") is NodeState.DOWN)
         assert 0.2 < loop.time() - silent < 3
@@ -398,6 +399,56 @@ async def test_a_node_is_down_when_its_lease_has_run_out_not_when_it_hangs_up(si
     assert site.view.nodes["n1"].status.message == "heartbeat failure"
     async with site.agent("n1"):
         await until(lambda: site.state("n1") is NodeState.READY)
+
+
+async def test_a_manager_that_was_stalled_blames_nobody_for_it(site: Site):
+    site.set_lease(0.6)
+    site.add_node("n1")
+    await site.lead()
+    async with site.agent("n1") as agent:
+        await until(lambda: site.state("n1") is NodeState.READY)
+        with site.store.watch() as watch:
+            site.store.apply(Create(record=task("t0", "n1")))
+            await agent.task("t0")  # nothing is on its way now
+            time.sleep(1.5)
+            site.store.apply(Create(record=task("t1", "n1")))
+            await agent.task("t1")
+            began = time.monotonic()
+            while time.monotonic() < began + 1:
+                await agent.session.send(Heartbeat())
+                await asyncio.sleep(0.02)
+            assert not [each for each in watch.drain() if isinstance(each, Event) and each.table == "node"]
+
+
+async def test_a_store_that_was_replaced_is_told_anew(site: Site):
+    for each in ("n1", "n2"):
+        site.add_node(each)
+    site.store.apply(Create(record=task("t1", "n1")))
+    await site.lead()
+    async with site.agent("n1") as agent, site.agent("n2") as other:
+        await agent.next(Assignments)
+        await other.next(Assignments)
+        before = site.view
+        site.store.apply(Create(record=task("t2", "n1")), Delete(table="node", id="n2"))
+        after = site.view
+        await agent.task("t2")
+        site.store.memory.install(before)
+        while "t2" in agent.memory.tasks:
+            assert (await agent.next(Assignments)).complete
+        site.store.memory.install(after)
+        assert (await agent.task("t2")).id == "t2"
+        with pytest.raises(SessionLost):
+            while True:
+                await other.next()
+
+
+async def test_the_route_takes_nothing_but_sessions(site: Site):
+    await site.lead()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=site.certificate(WORKER).client)) as client:
+        async with client.get(f"https://{site.addr}{SESSION}") as response:
+            assert response.status == 400
+        async with client.post(f"https://{site.addr}{SESSION}") as response:
+            assert response.status in (404, 405)
 
 
 async def test_a_new_leader_waits_a_lease_for_those_who_were_there(site: Site):
