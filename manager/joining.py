@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from shoal.api.errors import PermissionDenied, ShoalError, Unavailable
+from shoal.api.errors import NotFound, PermissionDenied, ShoalError, Unavailable
 from shoal.api.membership import RaftMember
 from shoal.manager.membership import RaftMembership, join_of, manager_address, node_of
 from shoal.manager.peers import LedElsewhere, Peers, Refused
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (0.05, 1.0)
 LEAVE_TIMEOUT_S = 9.0
-TAKE_BACK_S = 1.5
+TAKE_BACK_S = 3.0
 MEMBERS = "/raft/v1/members"
 
 _FINAL = frozenset({400, 403, 404})
@@ -32,7 +32,10 @@ class Joining:
         self._addresses = list(addresses)
 
     async def members(self) -> Members:
-        """Who takes part now. Waits for a leader. Raises PermissionDenied where this host may not ask."""
+        """Who takes part now. Waits for a leader. Raises PermissionDenied where this host may not ask, NotFound where
+        no manager is known."""
+        if not self._addresses:
+            raise NotFound("no manager of the swarm is known to this host: leave the swarm and join it again")
         return await self._ask("GET", None)
 
     async def ask_to_be_added(self, me: Member) -> None:
@@ -62,13 +65,17 @@ class Joining:
     async def take_back(self, me: Member, members: Members) -> None:
         """The others go on without us, as far as their leader can be reached now; also where a join was given up."""
         others = [manager_address(each) for each in members if each.id != me.id]
-        for address in dict.fromkeys([*others, *self._addresses]):
-            try:
-                await self._peers.call(address, "DELETE", f"{MEMBERS}/{join_of(me.id)}", timeout_s=TAKE_BACK_S)
-            except ShoalError as error:
-                log.info("event=not-taken-back manager=%s why=%s", address, error)
-            else:
-                return
+        try:
+            async with asyncio.timeout(TAKE_BACK_S):
+                for address in dict.fromkeys([*others, *self._addresses]):
+                    try:
+                        await self._peers.call(address, "DELETE", f"{MEMBERS}/{join_of(me.id)}")
+                    except ShoalError as error:
+                        log.info("event=not-taken-back manager=%s why=%s", address, error)
+                    else:
+                        return
+        except TimeoutError:
+            log.warning("event=not-taken-back why=no leader answered in %g s", TAKE_BACK_S)
 
     def _known(self) -> Iterable[str]:
         return list(dict.fromkeys(self._addresses))

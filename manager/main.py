@@ -12,17 +12,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
+import resource
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.api.membership import InitRequest
 
+if TYPE_CHECKING:
+    from shoal.manager.store.raft import RaftTiming
+
 log = logging.getLogger(__name__)
 
+ELECTION_S = (0.1, 60.0)
 MAX_REQUEST_BYTES = 1 << 20
 
 
@@ -32,24 +39,29 @@ def main() -> None:
     parser.add_argument("command", choices=("init", "join", "run"))
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--run-root", type=Path, required=True)
+    parser.add_argument("--election-timeout", type=float, metavar="SECONDS",
+                        default=os.environ.get("SHOAL_ELECTION_TIMEOUT", "0.6"),
+                        help="a leader that is silent for this long, up to twice as long, is replaced (default 0.6)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     given = parser.parse_args()
     set_up_logging(given.log_level)
     import uvloop
 
     try:
-        uvloop.run(serve(given.command, given.data_root, given.run_root))
+        uvloop.run(serve(given.command, given.data_root, given.run_root, given.election_timeout))
     except asyncio.CancelledError:
         return  # asked to end before it had begun
     except Exception as error:
         sys.exit(last_words(error))
 
 
-async def serve(command: str, data_root: Path, run_root: Path) -> None:
+async def serve(command: str, data_root: Path, run_root: Path, election_s: float) -> None:
     """Raises ShoalError, alone or in a group, where this manager cannot go on."""
     from shoal.manager.hostfolder import HostFolder
     from shoal.manager.manager import Manager, found, take_up
 
+    timing = timing_of(election_s)
+    allow_many_connections()
     loop, beginning = asyncio.get_running_loop(), asyncio.current_task()
     assert beginning is not None
     loop.set_exception_handler(report)
@@ -59,9 +71,9 @@ async def serve(command: str, data_root: Path, run_root: Path) -> None:
     folder.lock()
     manager: Manager
     if command == "init":
-        manager = await found(folder, run_root, read_request())
+        manager = await found(folder, run_root, read_request(), timing)
     else:
-        manager = await take_up(folder, run_root)
+        manager = await take_up(folder, run_root, timing)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, manager.end)
     try:
@@ -69,6 +81,22 @@ async def serve(command: str, data_root: Path, run_root: Path) -> None:
     finally:
         await manager.close()
         log.info("event=stopped")
+
+
+def timing_of(election_s: float) -> RaftTiming:
+    """Raft's timing for an election timeout. Raises InvalidArgument."""
+    from shoal.manager.store.raft import RaftTiming
+
+    if not ELECTION_S[0] <= election_s <= ELECTION_S[1]:
+        raise InvalidArgument(f"the election timeout has to be between {ELECTION_S[0]:g} and {ELECTION_S[1]:g} s, "
+                              f"not {election_s:g}")
+    return RaftTiming(election_min_s=election_s, election_max_s=2 * election_s, heartbeat_s=election_s / 6)
+
+
+def allow_many_connections() -> None:
+    """As many open files as this process may have: each node of the swarm holds a session."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def read_request() -> InitRequest:
@@ -81,10 +109,10 @@ def read_request() -> InitRequest:
 
 
 def report(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What ended a connection before anybody could handle it: garbage, a foreign certificate."""
+    """What nobody was there to handle."""
     error = context.get("exception")
-    log.warning("event=connection-dropped what=%s error=%s", context.get("message"), error,
-                exc_info=error if not isinstance(error, OSError) and isinstance(error, BaseException) else None)
+    log.warning("event=unhandled what=%s error=%s", context.get("message"), error,
+                exc_info=error if isinstance(error, Exception) and not isinstance(error, OSError) else None)
 
 
 def last_words(error: BaseException) -> str:

@@ -13,11 +13,12 @@ import gc
 import logging
 import os
 import ssl
+import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from shoal.api.errors import Conflict, NotManager, ShoalError, Unavailable
 from shoal.api.ids import new_swarm_id
@@ -48,7 +49,7 @@ from shoal.manager.peers import ManagerTLS, Peers
 from shoal.manager.privatesocket import PrivateSocket
 from shoal.manager.server import Server
 from shoal.manager.store.memory import MemoryStore
-from shoal.manager.store.raft import Member, Members, RaftNode
+from shoal.manager.store.raft import Member, Members, RaftNode, RaftTiming
 from shoal.manager.store.replicated import OfficeStore, ReplicatedStore
 
 log = logging.getLogger(__name__)
@@ -60,13 +61,13 @@ FOUND_TIMEOUT_S = 10.0
 
 
 class Manager:
-    """`fatal` ends the process with a reason: an I/O error under Raft, or what cannot be."""
+    """See the module. The private socket asks for `info`, `leave`, `stop` and `reload` (`privatesocket.Process`)."""
 
     def __init__(
         self, folder: HostFolder, run_root: Path, identity: Identity, *, tls: ManagerTLS, peers: Peers,
-        join: str, others: Members | None = None, founds: bool = False,
+        join: str, others: Members = (), founds: bool = False, timing: RaftTiming | None = None,
     ) -> None:
-        """`join` names our log. `others`: it is a new one, for a first join; these take part."""
+        """`join` names our log. Where it is new, `others` take part already, or we found the swarm."""
         self.identity = identity
         self._folder, self._run_root, self._tls, self._peers = folder, run_root, tls, peers
         self._stopping = asyncio.Event()
@@ -75,9 +76,10 @@ class Manager:
         me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr))
         memory = MemoryStore()
         self.node = RaftNode(
-            me=me, members=[me] if founds else others or (), machine=memory, directory=folder.raft / join,
+            me=me, members=[me] if founds else others, machine=memory, directory=folder.raft / join,
             tls=tls.for_raft(identity.cluster_id), listen=raft_address(identity.listen_addr),
-            on_leader=self._leader_changed, on_members=self._members_changed, on_removed=self._removed)
+            on_leader=self._leader_changed, on_members=self._members_changed, on_removed=self._removed,
+            timing=timing, fatal=die)
         self.store = ReplicatedStore(self.node, memory)
         self._membership = RaftMembership(self.node)
         self._upkeep = Upkeep(self.node)
@@ -129,7 +131,7 @@ class Manager:
         if self.node.is_leader and len(self.node.members) > 1:
             with suppress(ShoalError):
                 await self.node.transfer_leadership()
-        if self._for_good and not self.node.is_removed:
+        if self._for_good and not self.node.is_removed and self.node.members != (self.node.me,):
             await self._joining.take_back(self.node.me, self.node.members)
         await self._socket.stop()
         await self._server.stop()
@@ -189,7 +191,7 @@ class Manager:
     def _removed(self) -> None:
         log.warning("event=removed member=%s why=the swarm goes on without this manager", self.node.me.id)
 
-    # --- what the private socket asks (`privatesocket.Process`) ---
+    # --- what the private socket asks ---
 
     def info(self) -> ManagerInfoReply:
         view, node, identity = self.store.view(), self.node, self.identity
@@ -224,7 +226,9 @@ class Manager:
 # --- beginnings ---
 
 
-async def found(folder: HostFolder, run_root: Path, request: InitRequest) -> Manager:
+async def found(
+    folder: HostFolder, run_root: Path, request: InitRequest, timing: RaftTiming | None = None
+) -> Manager:
     """Make a swarm of this host alone, and serve. Raises ShoalError. The identity is written last: without it there
     is no swarm."""
     if folder.identity() is not None:
@@ -233,7 +237,7 @@ async def found(folder: HostFolder, run_root: Path, request: InitRequest) -> Man
     first.certify(folder)
     tls = load_tls(folder)
     manager = Manager(folder, run_root, first.identity, tls=tls, peers=Peers(tls),
-                      join=folder.new_join(first.identity.raft_id), founds=True)
+                      join=folder.new_join(first.identity.raft_id), founds=True, timing=timing)
     try:
         await manager.start_raft()
         await manager.serve()
@@ -245,7 +249,7 @@ async def found(folder: HostFolder, run_root: Path, request: InitRequest) -> Man
     return manager
 
 
-async def take_up(folder: HostFolder, run_root: Path) -> Manager:
+async def take_up(folder: HostFolder, run_root: Path, timing: RaftTiming | None = None) -> Manager:
     """Take part with the certificate and the log that are here; without a log, for the first time, once a leader
     has said who takes part. Raises ShoalError."""
     identity = folder.identity()
@@ -254,7 +258,7 @@ async def take_up(folder: HostFolder, run_root: Path) -> Manager:
     tls = load_tls(folder)
     peers = Peers(tls)
     join = folder.found_join(identity.raft_id)
-    others: Members | None = None
+    others: Members = ()
     if join is None:
         try:
             others = await Joining(peers, known_addresses(identity)).members()
@@ -262,7 +266,7 @@ async def take_up(folder: HostFolder, run_root: Path) -> Manager:
             await peers.close()
             raise
         join = folder.new_join(identity.raft_id)
-    manager = Manager(folder, run_root, identity, tls=tls, peers=peers, join=join, others=others)
+    manager = Manager(folder, run_root, identity, tls=tls, peers=peers, join=join, others=others, timing=timing)
     try:
         await manager.start_raft()
         await manager.serve()
@@ -284,3 +288,12 @@ def known_addresses(identity: Identity) -> list[str]:
     """Where other managers were last known."""
     own = address(identity.advertise_addr, MANAGER_PORT)
     return [one.addr for one in identity.managers if one.addr != own]
+
+
+def die(reason: str) -> NoReturn:
+    """Stop at once and acknowledge nothing more: an error of the disk under Raft, or what cannot be."""
+    log.critical("event=raft-stopped")
+    logging.shutdown()
+    sys.stderr.write(f"{reason}\n")
+    sys.stderr.flush()
+    os._exit(70)
