@@ -232,7 +232,7 @@ class ClusterNetworks:
                 log.warning("forwarding entries differed and were mended", extra={
                     "network": live.network_id, "entries": differed})
             mended += differed
-            await self._rewrite(member.path for member in live.members.values())
+            await self._rewrite([member.path for member in live.members.values()])  # containers come and go meanwhile
         return mended
 
     def _step(self, live: Live, changes: Changes) -> ClusterStep | None:
