@@ -61,7 +61,7 @@ FOUND_TIMEOUT_S = 10.0
 
 
 class Manager:
-    """See the module. The private socket asks for `info`, `leave`, `stop` and `reload` (`privatesocket.Process`)."""
+    """See the module. `info`, `leave` and `stop` are what the private socket asks for."""
 
     def __init__(
         self, folder: HostFolder, run_root: Path, identity: Identity, *, tls: ManagerTLS, peers: Peers,
@@ -218,9 +218,6 @@ class Manager:
     def end(self) -> None:
         """As `stop`, but to come back: it stays a member."""
         self._stopping.set()
-
-    def reload(self) -> None:
-        self._tls.try_refresh()
 
 
 # --- beginnings ---

@@ -40,9 +40,6 @@ class Process(Protocol):
     def stop(self) -> None:
         """End soon, and for good: the others go on without this one, as far as they can be told."""
 
-    def reload(self) -> None:
-        """The certificate's files have changed."""
-
 
 class LeaveBody(msgspec.Struct):
     force: bool = False
@@ -62,7 +59,6 @@ class PrivateSocket:
             web.get("/internal/info", self._info),
             web.post("/internal/leave", self._leave),
             web.post("/internal/stop", self._stop),
-            web.post("/internal/reload", self._reload),
         ])
         app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True,
@@ -93,10 +89,6 @@ class PrivateSocket:
 
     async def _stop(self, request: web.Request) -> web.Response:
         self._process.stop()
-        return web.Response()
-
-    async def _reload(self, request: web.Request) -> web.Response:
-        self._process.reload()
         return web.Response()
 
 

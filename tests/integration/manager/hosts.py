@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +48,7 @@ class Host:
         for root in (self.data, self.run_root):
             root.mkdir(parents=True)
         self.log = self.run_root / "manager.log"
+        self._log_from = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.agent: Agent | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -122,7 +122,11 @@ class Host:
         return lines[-1] if lines else ""
 
     def said(self, words: str) -> bool:
-        return words in self.log.read_text()
+        return words in self.log.read_text()[self._log_from:]
+
+    def forget_log(self) -> None:
+        """What it has said so far does not count."""
+        self._log_from = len(self.log.read_text())
 
     async def says(self, words: str) -> None:
         """Wait until its log has these words."""
@@ -192,11 +196,16 @@ class Host:
         assert identity is not None
         return identity.node_id
 
+    async def hang_up(self) -> None:
+        """Close what this test opened; the process goes on."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
     async def close(self) -> None:
         if self.agent is not None:
             await self.agent.stop()
-        if self._client is not None:
-            await self._client.close()
+        await self.hang_up()
         if self.runs:
             self.kill()
 
@@ -235,7 +244,3 @@ class Hosts:
     async def close(self) -> None:
         for host in self.all:
             await host.close()
-
-
-def clock() -> float:
-    return time.monotonic()

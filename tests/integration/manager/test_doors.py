@@ -6,7 +6,8 @@ import asyncio
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,32 @@ from tests.integration.manager.hosts import Host, Hosts, until
 FOREIGN_CLUSTER = "f" * 25
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One manager that gets all the garbage, and has to go on."""
+    host = Host(tmp_path_factory.mktemp("doors"), 200)
+
+    async def init() -> None:
+        await host.init()
+        await host.hang_up()
+
+    asyncio.run(init())
+    yield host
+    if host.runs:
+        host.kill()
+
+
 @pytest.fixture
-async def first(hosts: Hosts) -> Host:
-    host = hosts.new()
-    await host.init()
+async def first(served: Host) -> AsyncIterator[Host]:
+    served.forget_log()
+    yield served
+    await served.hang_up()
+
+
+@pytest.fixture
+async def alone(hosts: Hosts) -> Host:
+    """A manager of the test's own."""
+    (host,) = await hosts.swarm(1)
     return host
 
 
@@ -70,9 +93,9 @@ async def ask(host: Host, context: ssl.SSLContext, method: str, path: str, **mor
         return answer.status, await answer.read()
 
 
-async def still_works(host: Host, name: str) -> None:
+async def still_works(host: Host) -> None:
     assert host.runs, host.last_words()
-    assert (await host.create_service(name))[0] == 201
+    assert (await host.create_service(f"s{uuid.uuid4().hex}"))[0] == 201
 
 
 # --- certificates ---
@@ -99,7 +122,7 @@ async def test_without_a_certificate_the_root_is_given(first: Host) -> None:
 async def test_a_worker_is_no_manager(first: Host, worker: Credentials, method: str, path: str) -> None:
     status, body = await ask(first, worker.client, method, path)
     assert (status, b"is not a manager" in body) == (403, True)
-    await still_works(first, "s")
+    await still_works(first)
 
 
 async def test_a_worker_renews_its_certificate_and_nobody_elses(first: Host, worker: Credentials) -> None:
@@ -112,10 +135,13 @@ async def test_a_worker_renews_its_certificate_and_nobody_elses(first: Host, wor
     assert (status, reply.node_id, reply.role) == (200, identity.node_id, Role.WORKER)
 
 
-async def test_a_follower_does_not_pass_a_renewal_on(hosts: Hosts, first: Host, worker: Credentials) -> None:
+async def test_a_follower_does_not_pass_a_renewal_on(hosts: Hosts, alone: Host) -> None:
     """It would be the follower's certificate that is renewed."""
-    second = hosts.new()
-    await second.join(first)
+    third, second = hosts.new(), hosts.new()
+    await third.enroll(await alone.token(Role.WORKER), alone)
+    worker = Credentials(third.data / "swarm")
+    worker.load()
+    await second.join(alone)
     body = msgspec.msgpack.encode(CertificateRequest(csr_pem=new_request(new_key())))
     status, _ = await ask(second, worker.client, "POST", "/ca/v1/renew", data=body)
     assert status == 503
@@ -130,7 +156,7 @@ async def test_a_manager_of_another_swarm_is_refused(first: Host, foreign: HostT
             if await reader.read(100) == b"":  # TLS 1.3: the refusal may come after our handshake
                 raise ConnectionResetError
         await first.says(said)
-    await still_works(first, "s")
+    await still_works(first)
 
 
 def _unverifying(tls: HostTLS) -> ssl.SSLContext:
@@ -138,15 +164,15 @@ def _unverifying(tls: HostTLS) -> ssl.SSLContext:
     return tls.client
 
 
-async def test_a_manager_cannot_speak_for_another_node(hosts: Hosts, first: Host) -> None:
+async def test_a_manager_cannot_speak_for_another_node(hosts: Hosts, alone: Host) -> None:
     second = hosts.new()
-    await second.join(first)
+    await second.join(alone)
     credentials = Credentials(second.data / "swarm")
     credentials.load()
-    claim = RaftMember(raft_id="x", node_id=first.node_id, addr="192.0.2.1:2378", manager_addr="192.0.2.1:2377")
-    status, body = await ask(first, credentials.client, "POST", "/raft/v1/members", data=msgspec.msgpack.encode(claim))
+    claim = RaftMember(raft_id="x", node_id=alone.node_id, addr="192.0.2.1:2378", manager_addr="192.0.2.1:2377")
+    status, body = await ask(alone, credentials.client, "POST", "/raft/v1/members", data=msgspec.msgpack.encode(claim))
     assert (status, b"is not that of node" in body) == (403, True)
-    info = await first.info()
+    info = await alone.info()
     assert info is not None and info.managers == 2
 
 
@@ -167,33 +193,22 @@ async def test_a_malformed_request_to_be_added_changes_nothing(first: Host, body
 async def test_a_body_that_is_too_large_is_refused(first: Host) -> None:
     status, _ = await first.call("POST", "/services/create", {"Name": "x" * (5 << 20)})
     assert status == 413
-    await still_works(first, "s")
+    await still_works(first)
 
 
-async def test_a_renewed_certificate_counts_at_once(hosts: Hosts, first: Host) -> None:
+async def test_a_renewed_certificate_counts_at_once(hosts: Hosts, alone: Host) -> None:
     second = hosts.new()
-    await second.join(first)
+    await second.join(alone)
     credentials = Credentials(second.data / "swarm")
     credentials.load()
     before = await _served_certificate(second)
-    await Renewer(credentials, lambda: [f"{first.address}:2377"]).renew()
-    assert (await second.call("POST", "/internal/reload"))[0] == 200
-    assert await _served_certificate(second) != before
-    assert (await second.create_service("s"))[0] == 201
-
-
-async def test_a_renewed_certificate_is_found_without_being_told(hosts: Hosts, first: Host) -> None:
-    second = hosts.new()
-    await second.join(first)
-    credentials = Credentials(second.data / "swarm")
-    credentials.load()
-    before = await _served_certificate(second)
-    await Renewer(credentials, lambda: [f"{first.address}:2377"]).renew()
+    await Renewer(credentials, lambda: [f"{alone.address}:2377"]).renew()
 
     async def is_new() -> bool:
         return await _served_certificate(second) != before
 
     await until(is_new)
+    assert (await second.create_service("s"))[0] == 201
 
 
 async def _served_certificate(host: Host) -> bytes:
@@ -216,24 +231,24 @@ async def _wrong_tokens(host: Host) -> AsyncIterator[tuple[str, str]]:
     yield "hello", "invalid join token"
 
 
-async def test_a_wrong_token_is_refused_with_the_reason(hosts: Hosts, first: Host) -> None:
+async def test_a_wrong_token_is_refused_with_the_reason(hosts: Hosts, alone: Host) -> None:
     second = hosts.new()
-    async for token, reason in _wrong_tokens(first):
+    async for token, reason in _wrong_tokens(alone):
         with pytest.raises(InvalidArgument, match=reason):
-            await second.enroll(token, first)
-    assert len(await first.get("/nodes")) == 1
+            await second.enroll(token, alone)
+    assert len(await alone.get("/nodes")) == 1
 
 
-async def test_a_rotated_token_opens_nothing_any_more(hosts: Hosts, first: Host) -> None:
-    old = await first.token(Role.MANAGER)
-    swarm = await first.get("/swarm")
-    status, _ = await first.call(
+async def test_a_rotated_token_opens_nothing_any_more(hosts: Hosts, alone: Host) -> None:
+    old = await alone.token(Role.MANAGER)
+    swarm = await alone.get("/swarm")
+    status, _ = await alone.call(
         "POST", f"/swarm/update?version={swarm['Version']['Index']}&rotateManagerToken=true", swarm["Spec"])
     assert status == 200
     second = hosts.new()
     with pytest.raises(InvalidArgument, match="A valid join token is necessary"):
-        await second.enroll(old, first)
-    await second.enroll(await first.token(Role.MANAGER), first)
+        await second.enroll(old, alone)
+    await second.enroll(await alone.token(Role.MANAGER), alone)
 
 
 # --- garbage ---
@@ -252,7 +267,7 @@ GARBAGE = [
 @pytest.mark.parametrize("data", GARBAGE)
 async def test_garbage_is_dropped(first: Host, port: int, data: bytes) -> None:
     await _send(first, port, None, data)
-    await still_works(first, "s")
+    await still_works(first)
     await first.says("event=connection-dropped" if port == 2377 else "raft link dropped")
 
 
@@ -262,7 +277,7 @@ async def test_garbage_is_dropped(first: Host, port: int, data: bytes) -> None:
 ])
 async def test_garbage_within_tls_is_dropped(first: Host, data: bytes) -> None:
     await _send(first, 2377, trusting_anybody(), data)
-    await still_works(first, "s")
+    await still_works(first)
     await first.says("event=request-dropped")
     assert not first.said("Traceback")
 
@@ -275,7 +290,7 @@ async def test_a_request_to_join_that_is_none_is_refused(first: Host, rest: byte
     head = b"POST /ca/v1/join HTTP/1.1\r\nHost: x\r\n"
     answer = await _send(first, 2377, trusting_anybody(), head + rest)
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413")), answer
-    await still_works(first, "s")
+    await still_works(first)
 
 
 @pytest.mark.parametrize("data", [
@@ -289,7 +304,7 @@ async def test_garbage_from_a_manager_on_rafts_port_is_dropped(hosts: Hosts, fir
     credentials = Credentials(first.data / "swarm")
     credentials.load()
     await _send(first, 2378, credentials.client, data)
-    await still_works(first, "s")
+    await still_works(first)
 
 
 async def test_a_worker_on_rafts_port_is_dropped(first: Host, worker: Credentials) -> None:
@@ -297,7 +312,7 @@ async def test_a_worker_on_rafts_port_is_dropped(first: Host, worker: Credential
     assert identity is not None
     hello = msgspec.msgpack.encode({"version": 1, "from": identity.node_id, "to": "x"})
     assert await _send(first, 2378, worker.client, struct.pack(">I", len(hello)) + hello) == b""
-    await still_works(first, "s")
+    await still_works(first)
     await first.says("the certificate is not a manager's of this cluster")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from time import monotonic as clock
 
-from tests.integration.manager.hosts import Hosts, clock, until
+from tests.integration.manager.hosts import Hosts, until
 
 DOCKER_S = 12.7
 """What dockerd takes from the crash of a leader to the next write."""
@@ -48,8 +50,6 @@ async def test_a_killed_leader_costs_a_write_less_than_the_bound(hosts: Hosts) -
 
 async def test_a_write_under_way_when_the_leader_stops_answering_is_done_once(hosts: Hosts) -> None:
     """SIGSTOP: connections stay open and nothing comes, as from a host that lost its power."""
-    import signal
-
     first, second, third = await hosts.swarm(3)
     assert await second.services() == []  # a connection to the leader is kept from here on
     assert first.process is not None
