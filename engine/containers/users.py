@@ -81,7 +81,7 @@ def read(root_fd: int, path: str) -> str:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return ""
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123 (a descriptor, not a path)
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES).decode(errors="replace")
     finally:
         os.close(descriptor)
