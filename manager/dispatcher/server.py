@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 PATH = "/dispatcher/v1/session"
 HELLO_TIMEOUT_S = 2.0
-MAX_HELLO_BYTES = 256 << 10
-"""A node's description is stored: it has to fit into a command."""
 
 
 class Dispatcher:
@@ -102,8 +100,6 @@ async def _hello(socket: web.WebSocketResponse) -> Hello:
     message = read(frame)
     if not isinstance(message, Hello):
         raise ProtocolError("a session begins with a hello")
-    if len(frame.data) > MAX_HELLO_BYTES:
-        raise ProtocolError(f"a hello of {len(frame.data)} bytes: at most {MAX_HELLO_BYTES} are taken")
     return message
 
 

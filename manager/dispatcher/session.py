@@ -16,7 +16,18 @@ import msgspec
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from shoal.api.errors import ShoalError
-from shoal.api.messages import Assignments, Redirect, SessionInfo, ToAgent, ToManager, encode, to_manager
+from shoal.api.messages import (
+    MAX_FRAME_BYTES,
+    Assignments,
+    DescriptionUpdate,
+    Hello,
+    Redirect,
+    SessionInfo,
+    ToAgent,
+    ToManager,
+    encode,
+    to_manager,
+)
 from shoal.manager.dispatcher.frames import frames
 
 log = logging.getLogger(__name__)
@@ -26,9 +37,14 @@ SEND_TIMEOUT_S = 10.0
 
 CLOSE_TIMEOUT_S = 1.0
 OUTBOX_FRAMES = 4096
-OUTBOX_BYTES = 64 << 20
+OUTBOX_BYTES = MAX_FRAME_BYTES
+"""What waits for one agent; a single message may always wait."""
+
 MAX_REQUESTS = 64
 """Questions of one agent that wait for their answer."""
+
+MAX_DESCRIPTION_BYTES = 256 << 10
+"""A node's description is stored: it has to fit into a command."""
 
 
 class ProtocolError(ShoalError):
@@ -43,9 +59,11 @@ def read(frame: WSMessage) -> ToManager | None:
         raise ProtocolError(f"a frame of type {frame.type.name}")
     try:
         message: ToManager = to_manager.decode(frame.data)
-        return message
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"a frame of {len(frame.data)} bytes that cannot be read: {error}") from error
+    if isinstance(message, Hello | DescriptionUpdate) and len(frame.data) > MAX_DESCRIPTION_BYTES:
+        raise ProtocolError(f"a description of {len(frame.data)} bytes: at most {MAX_DESCRIPTION_BYTES} are taken")
+    return message
 
 
 class Session:

@@ -74,6 +74,7 @@ class StatusQueue:
 
     def __init__(self) -> None:
         self._nodes: dict[str, SetNodeStatus] = {}
+        self._under_way: dict[str, SetNodeStatus] = {}  # nodes' changes in the batch that is being committed
         self._tasks: dict[str, TaskStatus] = {}
         self._added = 0
         self._taken = 0
@@ -109,13 +110,14 @@ class StatusQueue:
         self._nodes[change.id] = change
 
     def node(self, node_id: str) -> SetNodeStatus | None:
-        """What waits of a node."""
-        return self._nodes.get(node_id)
+        """What the store is about to be told of a node, where it is not told yet."""
+        return self._nodes.get(node_id) or self._under_way.get(node_id)
 
     def take(self, limit: int) -> Batch:
         """The next changes, nodes' first. One batch is under way at a time."""
-        nodes = list(self._nodes)[:limit]
-        changes: list[AnyChange] = [self._nodes.pop(node_id) for node_id in nodes]
+        nodes = list(itertools.islice(self._nodes, limit))
+        self._under_way = {node_id: self._nodes.pop(node_id) for node_id in nodes}
+        changes: list[AnyChange] = list(self._under_way.values())
         for task_id in list(itertools.islice(self._tasks, limit - len(changes))):
             changes.append(SetTaskStatus(id=task_id, status=self._tasks.pop(task_id)))
             self._taken += 1
@@ -123,7 +125,7 @@ class StatusQueue:
 
     def committed(self, mark: int) -> list[tuple[str, int]]:
         """A batch is in the store: (session id, number) to be acknowledged."""
-        self._done = mark
+        self._done, self._under_way = mark, {}
         found = []
         for session_id in list(self._acks):
             acks, number = self._acks[session_id], None

@@ -9,7 +9,9 @@ MANAGER = Path(__file__).parents[3] / "manager"
 IMPURE = {"aiohttp", "asyncio", "logging", "os", "pyroute2", "pysyncobj", "random", "secrets", "socket", "subprocess",
           "threading", "time", "uuid"}  # fmt: skip
 FOLDERS = ("orchestrator", "allocator", "scheduler")
-FILES = ("backlog.py", "deciders.py", "store/apply.py", "store/changes.py", "store/state.py")
+DISPATCHER = tuple(f"dispatcher/{each}.py" for each in (
+    "assignments", "frames", "liveness", "release", "sessioninfo", "statuses", "told"))
+FILES = (*DISPATCHER, "backlog.py", "deciders.py", "store/apply.py", "store/changes.py", "store/state.py")
 MODULES = [str(path.relative_to(MANAGER)) for each in FOLDERS for path in (MANAGER / each).rglob("*.py")]
 PURE = sorted([*MODULES, *FILES])
 

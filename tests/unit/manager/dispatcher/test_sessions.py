@@ -330,6 +330,7 @@ async def test_a_description_that_changes_is_stored(site: Site):
     pytest.param(b"\x81" * 100_000, id="nested-deeply"),
     pytest.param(encode(Release(task_ids=("t1",))), id="a-manager-s-message"),
     pytest.param(encode(Hello(description=NodeDescription())), id="a-second-hello"),
+    pytest.param(encode(DescriptionUpdate(description=NodeDescription(hostname="x" * 300_000))), id="a-huge-host"),
     pytest.param(b"x" * (MAX_FRAME_BYTES + 1), id="too-large"),
 ])
 async def test_a_bad_frame_closes_its_session_and_no_other(site: Site, frame):
@@ -398,6 +399,24 @@ async def test_a_node_is_down_when_its_lease_has_run_out_not_when_it_hangs_up(si
                 await agent.next()
     assert site.view.nodes["n1"].status.message == "heartbeat failure"
     async with site.agent("n1"):
+        await until(lambda: site.state("n1") is NodeState.READY)
+
+
+async def test_a_node_that_is_back_while_its_end_is_being_committed_is_ready(site: Site):
+    site.set_lease(0.4)
+    site.add_node("n1")
+    await site.lead()
+    async with site.agent("n1") as agent:
+        await until(lambda: site.state("n1") is NodeState.READY)
+        site.term.gate.clear()
+        with pytest.raises(SessionLost):  # its lease has run out, and that is on its way to the store
+            while True:
+                await agent.next()
+    async with site.agent("n1") as again:
+        site.term.gate.set()
+        with site.store.watch() as watch:
+            await until(lambda: [each for each in watch.drain() if isinstance(each, Event) and each.id == "n1"])
+        await again.session.send(Heartbeat())
         await until(lambda: site.state("n1") is NodeState.READY)
 
 

@@ -103,6 +103,16 @@ def test_nodes_go_first_and_the_newest_counts():
     assert changes(queue.take(1)) == [("t1", S.ACCEPTED)]
 
 
+def test_what_is_under_way_of_a_node_is_known_until_it_is_committed():
+    queue = StatusQueue()
+    down = SetNodeStatus(id="n1", status=NodeStatus(state=NodeState.DOWN))
+    queue.add_node(down)
+    batch = queue.take(10)
+    assert queue.node("n1") == down
+    queue.committed(batch.mark)
+    assert queue.node("n1") is None
+
+
 def test_a_session_that_is_over_is_not_answered():
     queue = StatusQueue()
     queue.add("s1", 1, [("t1", status(S.ACCEPTED))])
