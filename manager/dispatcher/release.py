@@ -41,8 +41,15 @@ class Releases:
             return hold.tasks
         self._holds.append(hold)
         for node_id, sequence in waits.items():
-            self._waiting.setdefault(node_id, deque()).append((sequence, hold))
+            waiting = self._waiting.setdefault(node_id, deque())
+            while waiting and waiting[0][1].over:  # of a node that never answers only the last seconds are kept
+                waiting.popleft()
+            waiting.append((sequence, hold))
         return {}
+
+    def __len__(self) -> int:
+        """Answers that are waited for."""
+        return sum(len(waiting) for waiting in self._waiting.values())
 
     def applied(self, node_id: str, sequence: int) -> dict[str, tuple[str, ...]]:
         """A node's data plane is at this sequence."""

@@ -56,3 +56,11 @@ def test_a_new_session_s_numbers_are_others():
     releases.hold({"n1": ["t2"]}, {"n2": 2}, 0.1)
     assert releases.applied("n2", 2) == {"n1": ("t2",)}
     assert releases.applied("n3", 1) == {"n1": ("t1",)}
+
+
+def test_a_node_that_never_answers_is_not_remembered_for_ever():
+    releases = Releases()
+    for second in range(100):
+        releases.due(float(second))
+        assert releases.hold({"n1": [f"t{second}"]}, {"n2": second}, float(second)) == {}
+        assert len(releases) <= RELEASE_S + 1
