@@ -22,6 +22,7 @@ from shoal.daemon.http.app import build_app, serve
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.info import EngineInfo
 from shoal.daemon.locks import RootLock
+from shoal.daemon.netevents import Announced
 from shoal.daemon.settings import Settings
 from shoal.daemon.swarm.containers import EngineContainers
 from shoal.daemon.swarm.routes import add_routes
@@ -84,14 +85,19 @@ class Daemon:
             engine=lambda: EngineContainers(self.engine), labels=settings.engine_labels, hooks=self.hooks)
         self.attaching = attaching
         self._closing.push_async_callback(attaching.close)
+        announced = Announced(attaching, lambda *event: self.engine.events.publish(*event), self._driver_of)
         self.engine = Engine(data_root=self.data_root, run_root=self.run_root, images=self.images, rootfs=rootfs,
-                             networking=attaching, cgroup_parent=settings.cgroup_parent,
+                             networking=announced, cgroup_parent=settings.cgroup_parent,
                              runtime=settings.default_runtime)
         self.images.users = self.engine.image_users
         self.images.emit = partial(self.engine.events.publish, "image")
         await self.engine.open()
         self._closing.push_async_callback(self.engine.close)
         await self.networks.reconcile(container.id for container in self.engine.all())
+
+    def _driver_of(self, network_id: str) -> str:
+        local = (network.driver for network in self.networks.networks() if network.id == network_id)
+        return next(local, "overlay")
 
     async def _start_swarm(self) -> None:
         await self.swarm.start()

@@ -131,6 +131,8 @@ def test_volumes(client: docker.DockerClient) -> None:
 
 def test_events(client: docker.DockerClient) -> None:
     events = client.events(decode=True, filters={"type": "network"})
-    client.networks.create("seen").remove()
-    assert [next(events)["Action"] for _ in range(2)] == ["create", "destroy"]
+    network = client.networks.create("seen")
+    client.containers.run("busybox", "true", network="seen", remove=True)
+    network.remove()
+    assert [next(events)["Action"] for _ in range(4)] == ["create", "connect", "disconnect", "destroy"]
     events.close()

@@ -1,9 +1,16 @@
 """The stock docker command against a real shoald: run, ps, logs, exec, stop, rm, and what goes wrong."""
 
+import fcntl
 import json
+import os
+import pty
+import select
 import signal
+import struct
 import subprocess
+import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -86,6 +93,77 @@ def test_a_terminal(host: Machine) -> None:
     until(lambda: host.docker("logs", "tty") == "hi", "its raw log")
 
 
+class Terminal:
+    """A docker command on a terminal of 30 lines and 100 columns."""
+
+    def __init__(self, host: Machine, *words: str) -> None:
+        self._near, far = pty.openpty()
+        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        self.client = subprocess.Popen(["docker", *words], env=host.environment(), stdin=far, stdout=far, stderr=far,
+                                       start_new_session=True)
+        os.close(far)
+
+    def type(self, text: str) -> None:
+        os.write(self._near, text.encode())
+
+    def until(self, text: str) -> None:
+        """Read until `text` has come."""
+        seen = b""
+        while text.encode() not in seen:
+            assert select.select([self._near], [], [], 20)[0], seen
+            seen += os.read(self._near, 65536)
+
+    def close(self) -> int:
+        code = self.client.wait(20)
+        os.close(self._near)
+        return code
+
+
+def test_typing_on_a_terminal(host: Machine) -> None:
+    terminal = Terminal(host, "run", "-it", "--rm", "busybox", "sh")
+    terminal.until("/ # ")
+    terminal.type("stty size; echo $((6 * 7))\n")
+    terminal.until("30 100")
+    terminal.until("42")
+    terminal.type("exit 3\n")
+    assert terminal.close() == 3
+
+
+def test_the_detach_keys_let_go_of_a_terminal(host: Machine) -> None:
+    terminal = Terminal(host, "run", "-it", "--name", "kept", "busybox", "sh")
+    terminal.until("/ # ")
+    terminal.type("\x10\x11")
+    assert terminal.close() == 0
+    assert host.docker("ps", "--format", "{{.Names}}") == "kept"
+    terminal = Terminal(host, "exec", "-it", "kept", "sh", "-c", "stty size; cat")
+    terminal.until("30 100")
+    terminal.type("\x04")  # the end of input, as a terminal has it
+    assert terminal.close() == 0
+
+
+def test_clients_that_vanish_are_let_go(host: Machine) -> None:
+    host.docker("run", "-d", "-i", "--name", "quiet", "busybox", "cat")
+    listeners = [host.docker_start(*words) for words in (
+        ("events",), ("logs", "-f", "quiet"), ("attach", "quiet"), ("wait", "quiet"), ("stats", "quiet"))]
+    info = ("info", "--format", "{{.NEventsListener}}")
+    until(lambda: int(host.docker(*info)) > 0, "they listen")
+    for each in listeners:
+        each.kill()
+        each.communicate()
+    until(lambda: int(host.docker(*info)) == 0, "nobody listens")
+    host.docker("exec", "quiet", "true")
+
+
+def test_many_at_once(host: Machine) -> None:
+    def run(number: int) -> tuple[int, str]:
+        done = host.docker_run("run", "--rm", "-i", "busybox", "sh", "-c", f"cat; exit {number}", stdin=f"in {number}")
+        return done.returncode, done.stdout
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(24))) == [(number, f"in {number}") for number in range(24)]
+    until(lambda: host.docker("ps", "--all", "--quiet") == "", "all are removed")
+
+
 def test_attach_to_what_runs(host: Machine) -> None:
     host.docker("run", "-d", "-i", "--name", "cat", "busybox", "cat")
     client = host.docker_start("attach", "cat")
@@ -142,8 +220,8 @@ def test_tmpfs(host: Machine) -> None:
 def test_kill_wait_rename(host: Machine) -> None:
     host.docker("run", "-d", "--name", "before", "busybox", "sh", "-c",
                 "trap 'exit 5' USR1; while :; do sleep 0.05; done")
-    waiting = host.docker_start("wait", "before")
     host.docker("rename", "before", "after")
+    waiting = host.docker_start("wait", "after")
     until(lambda: host.docker_run("kill", "--signal", "USR1", "after").returncode, "it has ended by the signal")
     assert waiting.communicate(timeout=20)[0] == "5\n"
     assert host.inspect("after")["State"]["ExitCode"] == 5
