@@ -26,7 +26,7 @@ def test_fuzz(group):
     written = 0
     for seed in seeds_of(group):
         result = fuzz.play(seed)
-        again = f"SEED={seed} pytest tests/property/raft -k fuzz"
+        again = f"SEED={seed} pytest tests/property/raft/test_fuzz.py::test_fuzz"
         assert not result.violations, f"{result.profile}: {result.violations[:3]}\nThis runs it again: {again}"
         written += result.events["write: done"]
     assert written > 50 * len(seeds_of(group)), "hardly anything was committed"

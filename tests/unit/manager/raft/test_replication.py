@@ -127,8 +127,10 @@ def late_answer_commits(group):
         group.write("A", b"first office %d" % n)
     group.tick("A")
     group.deliver(lambda source, target, message: target == "B")
+    group.tick("B")
     late = [message for _, source, target, message in group.waiting
             if (source, target, message["type"]) == ("B", "A", "next_node_idx") and message["success"]]
+    assert late
     group.waiting.clear()
     group.split("A", "B", "CDE")
     group.run(200, "A")
