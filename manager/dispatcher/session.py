@@ -17,7 +17,6 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from shoal.api.errors import ShoalError
 from shoal.api.messages import (
-    MAX_FRAME_BYTES,
     Assignments,
     DescriptionUpdate,
     Hello,
@@ -37,8 +36,8 @@ SEND_TIMEOUT_S = 10.0
 
 CLOSE_TIMEOUT_S = 1.0
 OUTBOX_FRAMES = 4096
-OUTBOX_BYTES = MAX_FRAME_BYTES
-"""What waits for one agent; a single message may always wait."""
+OUTBOX_BYTES = 64 << 20
+"""What may wait for one agent when another message comes; a single message is never too much."""
 
 MAX_REQUESTS = 64
 """Questions of one agent that wait for their answer."""
@@ -94,12 +93,13 @@ class Session:
     def assign(self, message: Assignments) -> int:
         """Send assignments under the next sequence; the last one that they took."""
         try:
-            for frame in frames(message, self.sequence + 1):
-                self.sequence += 1
-                self._put(frame)
+            parts = frames(message, self.sequence + 1)
         except ShoalError as error:
             log.error("event=assignments-too-large node=%s error=%s", self.node_id, error)
             self.end(error.message)
+        else:
+            self.sequence += len(parts)
+            self._put(*parts)
         return self.sequence
 
     def end(self, why: str, last: Redirect | None = None) -> None:
@@ -112,14 +112,14 @@ class Session:
             self._outbox.append(encode(last))
         self._wake.set()
 
-    def _put(self, frame: bytes) -> None:
+    def _put(self, *parts: bytes) -> None:
         if self._why:
             return
-        self._outbox_bytes += len(frame)
-        if self._outbox and (len(self._outbox) >= OUTBOX_FRAMES or self._outbox_bytes > OUTBOX_BYTES):
-            self.end(f"the agent does not keep up: {len(self._outbox)} frames wait")
+        if len(self._outbox) >= OUTBOX_FRAMES or self._outbox_bytes >= OUTBOX_BYTES:
+            self.end(f"the agent does not keep up: {len(self._outbox)} frames of {self._outbox_bytes} bytes wait")
             return
-        self._outbox.append(frame)
+        self._outbox.extend(parts)
+        self._outbox_bytes += sum(map(len, parts))
         self._wake.set()
 
     # --- asked by the agent ---
