@@ -5,9 +5,11 @@ import logging
 import ssl
 import struct
 import time
+from types import SimpleNamespace
 
 import msgpack
 import pytest
+import pytest_asyncio
 
 from shoal.api.states import Role as NodeRole
 from shoal.manager.ca.issue import new_root
@@ -18,12 +20,20 @@ from tests.integration.raft.trio import certify, free_address, renew, trio, unti
 LENGTH = struct.Struct(">I")
 
 
-@pytest.fixture
-async def three(tmp_path, caplog):
-    caplog.set_level(logging.WARNING, logger="shoal.manager.store.raft")
-    async with trio(tmp_path) as made:
-        caplog.clear()
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def trio_of_all(tmp_path_factory):
+    async with trio(tmp_path_factory.mktemp("trio")) as made:
         yield made
+
+
+@pytest.fixture
+def three(trio_of_all, caplog):
+    """Three that have committed together; what they log from now on is seen."""
+    caplog.set_level(logging.WARNING, logger="shoal.manager.store.raft")
+    return trio_of_all
 
 
 def frame(message):
@@ -49,9 +59,9 @@ async def dropped(made, caplog, data, *, tls=None, reason):
     except (ConnectionError, ssl.SSLError):
         pass
     await until(lambda: reason in caplog.text)
-    await made.goes_on(b"after " + reason.encode())
+    await made.goes_on(b"after %d" % next(made.numbers))
     assert (await made.leader()).term == term
-    assert all(len(node.stats()["linked"]) == 2 for node in made.nodes.values())
+    await until(lambda: all(len(node.stats()["linked"]) == 2 for node in made.nodes.values()))
 
 
 @pytest.mark.parametrize("data", [
@@ -70,6 +80,13 @@ async def test_a_certificate_of_another_ca(three, caplog, tmp_path):
     foreign.client.load_verify_locations(cadata=three.root.cert_pem)  # it trusts us; do we trust it?
     await dropped(three, caplog, HELLO, tls=foreign, reason="raft link dropped")
     assert "certificate" in caplog.text.lower()
+
+
+async def test_no_certificate(three, caplog):
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    nobody.check_hostname = False
+    nobody.load_verify_locations(cadata=three.root.cert_pem)
+    await dropped(three, caplog, HELLO, tls=SimpleNamespace(client=nobody), reason="raft link dropped")
 
 
 async def test_a_workers_certificate(three, caplog, tmp_path):
@@ -153,12 +170,14 @@ async def test_a_member_that_was_away_comes_back_with_all(three):
     await three.nodes.pop("n3.a").stop()
     await until(lambda: any(node.is_ready for node in three.nodes.values()))
     leader = next(node for node in three.nodes.values() if node.is_ready)
+    before = leader.stats()["last_index"]
     for n in range(50):
         await leader.propose(b"missed %d" % n)
     leader.compact()
-    await until(lambda: leader.stats()["snapshot_index"] > 50)
+    await until(lambda: leader.stats()["first_index"] > before + 30)
     await three.start(three.members[2])
     await three.goes_on(b"all again")
+    assert three.nodes["n3.a"].stats()["snapshot_index"] > before
     assert three.machines["n3.a"].values == three.machines[leader.me.id].values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import ssl
 import time
@@ -22,7 +23,8 @@ from tests.unit.manager.raft.group import Values
 
 CLUSTER = "c1"
 DEADLINE_S = 15.0
-TIMING = RaftTiming(election_min_s=0.5, election_max_s=1.0, heartbeat_s=0.1, propose_timeout_s=DEADLINE_S)
+TIMING = RaftTiming(election_min_s=1.5, election_max_s=2.5, propose_timeout_s=DEADLINE_S, trailing_entries=10)
+"""Patient, so that a machine that is busy with something else causes no election."""
 
 
 def certify(folder: Path, root: RootCA, node_id: str, role: NodeRole = NodeRole.MANAGER) -> HostTLS:
@@ -66,6 +68,7 @@ class Trio:
         self.machines = {member.id: Values() for member in self.members}
         self.tls: dict[str, HostTLS] = {}
         self.nodes: dict[str, RaftNode] = {}
+        self.numbers = itertools.count()
         self.serials: set[str] = set()  # of certificates that were looked at
 
     def contexts(self, tls: HostTLS) -> TlsContexts:
