@@ -22,7 +22,7 @@ from shoal.api.specs import NodeSpec
 from shoal.api.states import NodeState, Role
 from shoal.manager.ca.identity import peer_identity
 from shoal.manager.ca.issue import issue
-from shoal.manager.ca.tokens import NO_SUCH_TOKEN, role_of
+from shoal.manager.ca.tokens import role_of
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.writes import change, submit
 from shoal.manager.store.changes import Create, Update
@@ -112,7 +112,7 @@ class CAServer:
         if node is None:
             raise NotFound(f"node {asked.node_id} not found")
         if role is not node.spec.role:
-            raise InvalidArgument(f"{NO_SUCH_TOKEN}: node {node.id} is a {node.spec.role}")
+            raise InvalidArgument(f"a join token for {node.spec.role}s is necessary: node {node.id} is one")
         if node.status.state is NodeState.READY:
             raise PermissionDenied(f"node {node.id} is there: it renews with its own certificate")
         return node

@@ -9,7 +9,10 @@ from shoal.api.jointoken import JoinToken, check_fingerprint, new_secret, parse
 from shoal.api.objects import Cluster, JoinTokens
 from shoal.api.states import Role
 
-NO_SUCH_TOKEN = "A valid join token is necessary to join this cluster"  # noqa: S105 - a message
+NO_SUCH_TOKEN = (  # noqa: S105 - a message
+    "A valid join token is necessary to join this cluster: "
+    "this one is of this cluster, but its secret is wrong or was rotated"
+)
 
 
 def new_tokens() -> JoinTokens:

@@ -74,7 +74,7 @@ def _in_use(network):
     try:
         network.remove()
     except docker.errors.APIError as error:
-        assert error.status_code in (403, 409)
+        assert error.status_code == 400
         return True
     return False
 

@@ -138,10 +138,10 @@ def test_limits_reach_the_containers_and_templates_are_filled(cluster):
 
 
 @pytest.mark.parametrize(("body", "status", "says"), [
-    pytest.param({"Name": "x", "TaskTemplate": {}}, 400, "ContainerSpec", id="no container"),
+    pytest.param({"Name": "x", "TaskTemplate": {}}, 400, "missing runtime", id="no container"),
     pytest.param({"Name": "-bad-", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, 400, "name",
                  id="bad name"),
-    pytest.param({"Name": "taken", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, 409, "taken", id="name"),
+    pytest.param({"Name": "taken", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, 409, "taken already exists", id="name"),
     pytest.param({"Name": "x", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"},
                                                 "Networks": [{"Target": "nowhere"}]}}, 404, "nowhere", id="network"),
 ])
@@ -150,7 +150,7 @@ def test_a_refused_service_changes_nothing(cluster, body, status, says):
     before = cluster.any_manager().call("GET", "/services")
     with pytest.raises(ClientError, match=says) as refused:
         cluster.any_manager().call("POST", "/services/create", body=body)
-    assert refused.value.status == status
+    assert refused.value.code == status
     assert cluster.any_manager().call("GET", "/services") == before
 
 
@@ -161,4 +161,4 @@ def test_followers_and_workers_answer_as_docker_does(cluster):
     assert [each["ID"] for each in cluster.client(cluster.leader()).call("GET", "/services")] == [made["ID"]]
     with pytest.raises(ClientError, match="This node is not a swarm manager") as refused:
         cluster.client("w1").call("GET", "/services")
-    assert refused.value.status == 503
+    assert refused.value.code == 503
