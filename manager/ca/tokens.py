@@ -9,11 +9,6 @@ from shoal.api.jointoken import JoinToken, check_fingerprint, new_secret, parse
 from shoal.api.objects import Cluster, JoinTokens
 from shoal.api.states import Role
 
-NO_SUCH_TOKEN = (  # noqa: S105 - a message
-    "A valid join token is necessary to join this cluster: "
-    "this one is of this cluster, but its secret is wrong or was rotated"
-)
-
 
 def new_tokens() -> JoinTokens:
     return JoinTokens(worker=new_secret(), manager=new_secret())
@@ -48,4 +43,5 @@ def role_of(text: str, cluster: Cluster) -> Role:
         return Role.MANAGER
     if is_worker:
         return Role.WORKER
-    raise InvalidArgument(NO_SUCH_TOKEN)
+    raise InvalidArgument("A valid join token is necessary to join this cluster: "
+                          "this one is of this cluster, but its secret is wrong or was rotated")
