@@ -13,7 +13,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -119,15 +118,18 @@ class Front:
         changing = asyncio.ensure_future(self._node.wait_for(lambda: self._membership.leader_address() != leader))
         try:
             await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
-            if asking.done():
-                return asking.result()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise OutcomeUnknown(f"the leader {leader} broke off: {error or type(error).__name__}") from error
-        finally:
-            await _end(changing)
             if not asking.done():
-                await _end(asking)
-        raise OutcomeUnknown(f"the leader {leader} was lost")
+                raise OutcomeUnknown(f"the leader {leader} was lost")
+            return await asking
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise OutcomeUnknown(f"the leader {leader} broke off: {str(error) or type(error).__name__}") from error
+        except asyncio.CancelledError:
+            asking.add_done_callback(_drop)
+            raise
+        finally:
+            for future in (asking, changing):
+                future.cancel()
+            await asyncio.gather(asking, changing, return_exceptions=True)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -141,9 +143,10 @@ async def _body(request: web.Request) -> bytes:
         raise web.HTTPRequestTimeout(text="the request's body did not come in time") from error
 
 
-async def _end(future: asyncio.Future[Any]) -> None:
-    future.cancel()
-    await asyncio.gather(future, return_exceptions=True)
+def _drop(asking: asyncio.Future[aiohttp.ClientResponse]) -> None:
+    """An answer that came when nobody wanted it any more."""
+    if not asking.cancelled() and asking.exception() is None:
+        asking.result().close()
 
 
 async def _hand_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:

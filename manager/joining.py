@@ -56,9 +56,9 @@ class Joining:
                 except Refused as error:
                     if error.answered in _FINAL:
                         raise PermissionDenied(error.message) from error
-                    log.info("event=not-added-yet manager=%s why=%s", address, error)
+                    _report(failures, address, error)
                 except (Unavailable, msgspec.MsgspecError) as error:
-                    log.info("event=not-added-yet manager=%s why=%s", address, error)
+                    _report(failures, address, error)
             failures += 1
             await asyncio.sleep(min(RETRY_S[0] * 2 ** min(failures - 1, 10), RETRY_S[1]))
 
@@ -83,6 +83,12 @@ class Joining:
     def _learn(self, found: list[RaftMember]) -> Members:
         self._addresses = list(dict.fromkeys([*self._addresses, *(each.manager_addr for each in found)]))
         return tuple(Member(f"{each.node_id}.{each.raft_id}", each.addr) for each in found)
+
+
+def _report(failures: int, address: str, error: Exception) -> None:
+    """Not each time: a swarm may be without a leader for long."""
+    level = logging.INFO if failures in (0, 10, 100) or failures % 1000 == 0 else logging.DEBUG
+    log.log(level, "event=not-added-yet manager=%s failures=%d why=%s", address, failures + 1, error)
 
 
 async def leave(node: RaftNode, membership: RaftMembership, peers: Peers) -> None:

@@ -122,7 +122,7 @@ def last_words(error: BaseException) -> str:
     if isinstance(error, ShoalError):
         return error.message
     log.critical("event=failed", exc_info=error)
-    return f"the manager failed: {error or type(error).__name__}"
+    return f"the manager failed: {str(error) or type(error).__name__}"
 
 
 def set_up_logging(level: str) -> None:

@@ -58,6 +58,7 @@ SETTLE_S = 3.0
 """A manager that comes back waits so long for its peers, then asks whether it is still one of them."""
 
 FOUND_TIMEOUT_S = 10.0
+REMOVED_S = 10.0
 
 
 class Manager:
@@ -69,9 +70,10 @@ class Manager:
     ) -> None:
         """`join` names our log. Where it is new, `others` take part already, or we found the swarm."""
         self.identity = identity
-        self._folder, self._run_root, self._tls, self._peers = folder, run_root, tls, peers
+        self._run_root, self._tls, self._peers = run_root, tls, peers
         self._stopping = asyncio.Event()
         self._takes_part = False  # the leader has added us, now or before
+        self._left = False  # the others go on without us
         self._for_good = False  # this manager is not to come back
         me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr))
         memory = MemoryStore()
@@ -112,16 +114,20 @@ class Manager:
             await self._server.start(self.identity.listen_addr, MANAGER_PORT,
                                      [*ca_routes(context), *routes(context), *members.routes(),
                                       *self._dispatcher.routes()])
-            await self._socket.start(self._run_root, routes(context))
         except OSError as error:
             raise ShoalError(f"the manager cannot listen on {where}: {error}") from error
+        try:
+            await self._socket.start(self._run_root, routes(context))
+        except OSError as error:
+            raise ShoalError(f"the manager cannot serve its socket in {self._run_root}: {error}") from error
         log.info("event=serving node=%s member=%s address=%s", self.identity.node_id, self.node.me.id, where)
 
     async def run(self) -> None:
         """Until `stop`. Raises an ExceptionGroup where this manager cannot go on."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in (
-                Office(self.node, self.store, self._loops).serve(), self._tls.follow(), self._take_part())]
+                Office(self.node, self.store, self._loops).serve(), self._tls.follow(), self._take_part(),
+                self._end_when_removed())]
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()
@@ -131,14 +137,14 @@ class Manager:
         if self.node.is_leader and len(self.node.members) > 1:
             with suppress(ShoalError):
                 await self.node.transfer_leadership()
-        if self._for_good and not self.node.is_removed and self.node.members != (self.node.me,):
+        if self._for_good and not self._left and not self.node.is_removed and self.node.members != (self.node.me,):
             await self._joining.take_back(self.node.me, self.node.members)
         await self._socket.stop()
         await self._server.stop()
         await self._peers.close()
         await self.node.stop()
 
-    async def found(self, request: InitRequest, first: founding.First) -> None:
+    async def record(self, first: founding.First, request: InitRequest) -> None:
         """Make the swarm's first records. Raises ShoalError."""
         try:
             async with asyncio.timeout(FOUND_TIMEOUT_S):
@@ -167,6 +173,12 @@ class Manager:
             await self.node.wait_for(self._is_settled)
         self._takes_part = True
         log.info("event=takes-part member=%s leader=%s", self.node.me.id, self._membership.leader_node_id())
+
+    async def _end_when_removed(self) -> None:
+        """Who was demoted is stopped by its daemon. Where it is not, it begins anew: it may be wanted after all."""
+        await self.node.wait_for(lambda: self.node.is_removed)
+        await asyncio.sleep(REMOVED_S)
+        raise ShoalError("this manager was taken out of the swarm's managers")
 
     def _is_settled(self) -> bool:
         return self.node.me in self.node.members and bool(self._membership.leader_address())
@@ -209,7 +221,7 @@ class Manager:
                 raise Unavailable("this is the swarm's last manager: to leave erases the swarm's state, use force")
             return
         await leave(self.node, self._membership, self._peers)
-        self._for_good = False  # that much is done
+        self._left = True
 
     def stop(self) -> None:
         self._for_good = True
@@ -238,7 +250,7 @@ async def found(
     try:
         await manager.start_raft()
         await manager.serve()
-        await manager.found(request, first)
+        await manager.record(first, request)
         folder.save_identity(first.identity)
     except BaseException:
         await manager.close()

@@ -101,7 +101,7 @@ class MemberRoutes:
                     host.strip("[]"), int(port), ssl=self._tls.to_managers)
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"the leader cannot reach the manager at {member.address} "
-                              f"({error or type(error).__name__}): is the port open?") from error
+                              f"({str(error) or type(error).__name__}): is the port open?") from error
         connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
         found = self._tls.for_raft(self._cluster_id()).peer_id(connection)
         writer.transport.abort()

@@ -19,7 +19,7 @@ from shoal.api.states import Role
 from shoal.manager.controlloop import Store
 from shoal.manager.store.apply import Event
 from shoal.manager.store.changes import Update
-from shoal.manager.store.memory import Watch
+from shoal.manager.store.memory import Resync, Watch
 from shoal.manager.store.raft import Member, Members, RaftNode
 from shoal.manager.store.state import State
 
@@ -144,8 +144,10 @@ class Upkeep:
     def __init__(self, node: RaftNode) -> None:
         self._node = node
         self._watch: Watch | None = None
+        self._woken = False
 
     def wake(self) -> None:
+        self._woken = True
         if self._watch is not None:
             self._watch.wake()
 
@@ -155,16 +157,13 @@ class Upkeep:
         with store.watch() as watch:
             self._watch = watch
             while True:
+                self._woken = False
                 failures = 0 if await self._step(store) else failures + 1
                 if failures:
                     await asyncio.sleep(min(RETRY_S[0] * 2 ** min(failures - 1, 10), RETRY_S[1]))
                     continue
-                while not self._matters(await watch.batch()):
+                while not self._woken and not _about_nodes(await watch.batch()):
                     pass
-
-    def _matters(self, events: Sequence[object]) -> bool:
-        """An event of a node, a Resync, or a call of `wake`."""
-        return not events or any(not isinstance(event, Event) or event.table == "node" for event in events)
 
     async def _step(self, store: Store) -> bool:
         """Do what is to be done; whether all of it could be done."""
@@ -184,11 +183,15 @@ class Upkeep:
     async def _do(self, step: Step, store: Store) -> None:
         match step:
             case Remove(member=member, why=why):
-                log.info("event=member-removed member=%s why=%s", member, why)
                 await self._node.remove_member(member)
+                log.info("event=member-removed member=%s why=%s", member, why)
             case HandOver():
-                log.info("event=leadership-handed-over why=demoted")
                 await self._node.transfer_leadership()
+                log.info("event=leadership-handed-over why=demoted")
             case Record(node=node):
                 for _, refusal in await store.propose([Update(record=node)]):
                     log.debug("event=refused why=%s", refusal.reason)  # it changed meanwhile: looked at again
+
+
+def _about_nodes(events: Sequence[Event | Resync]) -> bool:
+    return any(isinstance(event, Resync) or event.table == "node" for event in events)

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from shoal.api.errors import NoLeader, ShoalError
+from shoal.api.errors import NoLeader, ShoalError, Unavailable
 from shoal.manager.store.raft import RaftNode
 from shoal.manager.store.replicated import OfficeStore, ReplicatedStore
 
@@ -63,8 +63,13 @@ class Office:
             for future in (loops, lost):
                 future.cancel()
             await asyncio.gather(loops, lost, return_exceptions=True)
-        if self._holds(term) and not loops.cancelled():
-            loops.result()
+        if loops.cancelled() or (error := loops.exception()) is None:
+            return
+        if self._holds(term):
+            raise error
+        for one in _leaves(error):
+            log.log(logging.DEBUG if isinstance(one, Unavailable) else logging.ERROR,
+                    "event=loop-ended term=%d error=%s", term, one, exc_info=one)
 
     async def _run(self, store: OfficeStore) -> None:
         await store.take()
@@ -75,7 +80,7 @@ class Office:
     async def _failed(self, term: int, error: Exception) -> None:
         """Report it, let another manager lead if there is one, and count."""
         for one in _leaves(error):
-            log.error("event=loop-failed term=%d error=%s", term, one or type(one).__name__, exc_info=one)
+            log.error("event=loop-failed term=%d error=%s", term, str(one) or type(one).__name__, exc_info=one)
         now = time.monotonic()
         self._failures.append(now)
         while self._failures[0] < now - WITHIN_S:

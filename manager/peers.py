@@ -127,7 +127,7 @@ class Peers:
                 while not answer.content.at_eof() and len(found) < MAX_ANSWER_BYTES:
                     found += await answer.content.read(MAX_ANSWER_BYTES - len(found))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"manager {address} does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"manager {address} does not answer: {str(error) or type(error).__name__}") from error
         if answer.status < 400:
             return found
         if (leader := answer.headers.get(RETRY)) is not None:

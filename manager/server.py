@@ -173,4 +173,4 @@ class Doors:
                 await asyncio.get_running_loop().connect_accepted_socket(
                     self._server, connection, ssl=self._tls.server)
         except (OSError, TimeoutError) as error:
-            log.warning("event=connection-dropped peer=%s why=%s", peer, error or type(error).__name__)
+            log.warning("event=connection-dropped peer=%s why=%s", peer, str(error) or type(error).__name__)

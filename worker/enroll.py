@@ -51,7 +51,7 @@ async def enroll(credentials: Credentials, wanted: JoinRequest) -> Identity:
                 check_fingerprint(token, root_pem)
                 reply = await ask_certificate(address, "/ca/v1/join", request, _trusting(root_pem))
         except (aiohttp.ClientError, OSError, TimeoutError, Unavailable) as error:
-            failure = Unavailable(f"manager {address} cannot be reached: {error or type(error).__name__}")
+            failure = Unavailable(f"manager {address} cannot be reached: {str(error) or type(error).__name__}")
             continue
         return _keep(credentials, wanted, key_pem, reply, address)
     raise failure

@@ -60,7 +60,7 @@ class Renewer:
                 chance, failures = random.random(), 0  # noqa: S311
             except (ShoalError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 failures += 1
-                log.warning("event=renewal-failed attempt=%d error=%s", failures, error or type(error).__name__)
+                log.warning("event=renewal-failed attempt=%d error=%s", failures, str(error) or type(error).__name__)
                 await asyncio.sleep(min(RETRY_S[0] * 2 ** min(failures - 1, 10), RETRY_S[1]))
 
     async def renew(self) -> None:

@@ -150,7 +150,7 @@ class Dialer:
                     address = running.pop(task)
                     error = task.exception()
                     if error is not None:
-                        failures.append(f"{address}: {error or type(error).__name__}")
+                        failures.append(f"{address}: {str(error) or type(error).__name__}")
                         continue
                     result = task.result()
                     if isinstance(result, Redirect):

@@ -129,7 +129,8 @@ class ManagerProcess:
                 if answer.status >= 400:
                     raise Unavailable((await answer.text())[:500])
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"the manager of this host does not answer: {error or type(error).__name__}") from error
+            why = str(error) or type(error).__name__
+            raise Unavailable(f"the manager of this host does not answer: {why}") from error
 
     async def stop(self) -> None:
         """End it: asked first, then told."""

@@ -160,7 +160,7 @@ class Merge:
                 await self._frames.put(message if self._raw else frame(stream, message))
         except (aiohttp.ClientError, OSError, TimeoutError, BrokenStream, NotFound) as error:
             log.info("logs cut short task=%s node=%s error=%s", task.id, node.id, error)
-            await self._warn(task, f"node {node.id} is not available: {error or type(error).__name__}")
+            await self._warn(task, f"node {node.id} is not available: {str(error) or type(error).__name__}")
 
     async def _messages(self, task: Task, address: str) -> AsyncIterator[tuple[int, bytes]]:
         context, reader = self._context, FrameReader()

@@ -1,15 +1,18 @@
 """What is to be done so that Raft's members are the managers that the store wants: a table of facts."""
 
+import asyncio
+
 import msgspec
 import pytest
 
-from shoal.api.objects import ManagerInfo, Node
-from shoal.api.specs import NodeSpec
+from shoal.api.objects import ManagerInfo, Node, Task
+from shoal.api.specs import NodeSpec, TaskSpec
 from shoal.api.states import Role
 from shoal.manager.membership import (
     HandOver,
     Record,
     Remove,
+    Upkeep,
     address,
     join_of,
     manager_address,
@@ -18,8 +21,9 @@ from shoal.manager.membership import (
     steps,
 )
 from shoal.manager.store.apply import apply
-from shoal.manager.store.changes import Command, Create
-from shoal.manager.store.raft import Member
+from shoal.manager.store.changes import Command, Create, encode_command
+from shoal.manager.store.memory import MemoryStore
+from shoal.manager.store.raft import Member, MembershipConflict
 from shoal.manager.store.state import State
 
 MANAGER, WORKER = Role.MANAGER, Role.WORKER
@@ -103,3 +107,92 @@ def test_names_and_addresses():
     assert address("2001:db8::1", 2377) == "[2001:db8::1]:2377"
     assert manager_address(Member("n.j", "[2001:db8::1]:2378")) == "[2001:db8::1]:2377"
     assert manager_address(Member("n.j", "192.0.2.1:2378")) == "192.0.2.1:2377"
+
+
+# --- the loop ---
+
+
+class FakeRaft:
+    """Members in a list. `refusals` come before what is asked."""
+
+    def __init__(self):
+        self.me = member("m1")
+        self.members = (self.me,)
+        self.refusals = []
+        self.asked = []
+
+    async def remove_member(self, gone):
+        self.asked.append(f"remove {gone}")
+        if self.refusals:
+            raise self.refusals.pop()
+        self.members = tuple(each for each in self.members if each.id != gone)
+
+    async def update_address(self, moved):
+        self.asked.append(f"move {moved.id}")
+        self.members = tuple(moved if each.id == moved.id else each for each in self.members)
+
+
+class Store(MemoryStore):
+    """Applies at once."""
+
+    index = 0
+
+    def put(self, *changes):
+        self.index += 1
+        command = Command(request_id=f"r{self.index}", changes=changes, at=1.0)
+        return self.apply(self.index, encode_command(command))
+
+    async def propose(self, changes):
+        await asyncio.sleep(0)
+        return [(changes[refusal.position], refusal) for refusal in self.put(*changes).refusals]
+
+
+@pytest.fixture
+async def upkeep():
+    raft, store = FakeRaft(), Store()
+    store.put(Create(record=node("m1", MANAGER, shown("m1"))), Create(record=node("m2", MANAGER)))
+    one = Upkeep(raft)
+    running = asyncio.create_task(one.run(store))
+    await asyncio.sleep(0)
+    yield one, raft, store
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_a_new_member_is_shown_also_when_other_things_happen_at_once(upkeep):
+    one, raft, store = upkeep
+    raft.members = (*raft.members, member("m2"))
+    store.put(Create(record=Task(id="t1", spec=TaskSpec())))
+    one.wake()
+    await until(lambda: store.view().nodes["m2"].manager == shown("m2"))
+
+
+async def test_a_node_that_changes_is_looked_at(upkeep):
+    _, raft, store = upkeep
+    raft.members = (*raft.members, member("m9"))
+    store.put(Create(record=node("m5", WORKER)))
+    await until(lambda: raft.members == (raft.me,))
+    assert raft.asked == ["remove m9.j1"]
+
+
+async def test_what_is_refused_just_now_is_tried_again(upkeep):
+    one, raft, _ = upkeep
+    raft.members = (*raft.members, member("m9"))
+    raft.refusals = [MembershipConflict("another change is under way")]
+    one.wake()
+    await until(lambda: raft.members == (raft.me,))
+    assert raft.asked == ["remove m9.j1"] * 2
+
+
+async def test_a_leader_that_has_moved_says_so(upkeep):
+    one, raft, store = upkeep
+    raft.me = Member(raft.me.id, "192.0.2.77:2378")
+    one.wake()
+    await until(lambda: store.view().nodes["m1"].manager.addr == "192.0.2.77:2377")
+    assert raft.members == (raft.me,)
