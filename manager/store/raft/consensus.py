@@ -299,13 +299,17 @@ class Consensus(Replication):
         return [node for node in self.others & self.linked
                 if self.match_index.get(node, 0) == self.log[-1][1] and to in (None, node.id)]
 
+    def no_successor(self, to: str | None) -> MembershipConflict:
+        who = f"{to} is not" if to else "no other manager is"
+        return MembershipConflict(f"{who} linked and up to date")
+
     def transfer(self, to: str | None) -> None:
         """Ask a follower that has everything to take over. Raises NotLeader, MembershipConflict (there is none)."""
         if not self.is_leading():
             raise self.not_leader()
         able = self.able_successors(to)
         if not able:
-            raise MembershipConflict(f"{to or 'no other manager'} is not linked and up to date")
+            raise self.no_successor(to)
         node = max(able, key=lambda node: (self.answered_at.get(node, 0.0), node.id))
         self.outgoing(node, {"type": "timeout_now", "term": self.term})
         self.flush()

@@ -26,7 +26,6 @@ from shoal.manager.store.raft.nouns import (
     CommandTooLarge,
     Member,
     Members,
-    MembershipConflict,
     OutcomeUnknown,
     RaftTiming,
     Role,
@@ -279,7 +278,7 @@ class RaftNode:
                     await self.wait_for(lambda: not node.is_leading())
         except TimeoutError as error:
             if not node.able_successors(to):
-                raise MembershipConflict(f"{to or 'no other manager'} is not linked and up to date") from error
+                raise node.no_successor(to) from error
             raise OutcomeUnknown(f"leadership was not taken over in {limit_s} s") from error
         finally:
             node.holding = False

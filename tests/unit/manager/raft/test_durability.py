@@ -10,6 +10,7 @@ import pytest
 
 from shoal.manager.store.raft import CorruptStorage, Member
 from shoal.manager.store.raft.journal import Journal
+from tests.property.raft.disk import ForgetfulDisk
 from tests.unit.manager.raft.disks import Died, DyingDisk, FullDisk, SyncingDisk
 from tests.unit.manager.raft.group import HAPPENED, Mended, on_both
 from tests.unit.manager.raft.stock import as_shipped
@@ -158,6 +159,24 @@ def test_fault_7_death_at_any_step_of_cutting_the_journal_loses_nothing(tmp_path
         kept = journal(folder).entries
         assert kept[-10:] == entries(20)[-10:], f"died at step {at}"
     assert at > 4, "create, write, sync and rename were died at"
+
+
+def test_a_new_journal_is_in_place_before_its_folder_is_synced(tmp_path):
+    class Recording(ForgetfulDisk):
+        seen = ()
+
+        def sync(self, fd):
+            super().sync(fd)
+            self.seen += (("sync", (tmp_path / "journal.new").exists()),)
+
+        def sync_folder(self, folder):
+            self.seen += (("sync folder", (tmp_path / "journal.new").exists()),)
+
+    disk = Recording()
+    cut = filled(tmp_path, disk)
+    disk.seen = ()
+    cut.deleteEntriesTo(10)
+    assert disk.seen == (("sync", True), ("sync folder", False))
 
 
 def _stop(disk, folder, power):
