@@ -17,6 +17,11 @@ _UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")
 _SWAP_V1 = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 
 
+def unified_cgroups() -> bool:
+    """Whether this host has cgroup v2 alone."""
+    return _UNIFIED.exists()
+
+
 @cache
 def _host_constants() -> dict[str, Any]:
     from importlib.metadata import version
@@ -42,13 +47,13 @@ def _host_constants() -> dict[str, Any]:
         },
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if _UNIFIED.exists() else "1",
+        "CgroupVersion": "2" if unified_cgroups() else "1",
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
         "ExperimentalBuild": False,
         "Isolation": "",
         "InitBinary": "catatonit",
-        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"] if _UNIFIED.exists() else [])],
+        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"] if unified_cgroups() else [])],
         "ProductLicense": "",
         **_limits_that_work(),
         "IPv4Forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",
@@ -81,7 +86,7 @@ def host_figures() -> dict[str, Any]:
 
 
 def _controllers() -> set[str]:
-    if _UNIFIED.exists():
+    if unified_cgroups():
         return set(_UNIFIED.read_text().split())
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     return {name for line in lines for name in line.split(":")[1].split(",") if name}
@@ -91,13 +96,13 @@ def _limits_that_work() -> dict[str, bool]:
     known = _controllers()
     return {
         "MemoryLimit": "memory" in known,
-        "SwapLimit": "memory" in known and (_UNIFIED.exists() or _SWAP_V1.exists()),
+        "SwapLimit": "memory" in known and (unified_cgroups() or _SWAP_V1.exists()),
         "CpuCfsPeriod": "cpu" in known,
         "CpuCfsQuota": "cpu" in known,
         "CPUShares": "cpu" in known,
         "CPUSet": "cpuset" in known,
         "PidsLimit": "pids" in known,
-        "OomKillDisable": "memory" in known and not _UNIFIED.exists(),
+        "OomKillDisable": "memory" in known and not unified_cgroups(),
     }
 
 

@@ -24,7 +24,6 @@ InfoProvider = Callable[[], dict[str, Any]]
 
 UNSUPPORTED = (
     ("POST", "/build"),
-    ("POST", "/build/prune"),
     ("POST", "/session"),
     ("POST", "/commit"),
     ("GET", "/distribution/{name:.+}/json"),

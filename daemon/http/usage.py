@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
-from shoal.api.errors import InvalidArgument
+from shoal.api.errors import InvalidArgument, NotFound
 from shoal.daemon.http.containers.listing import Lookups, summary
 from shoal.daemon.http.images import image_summary
 from shoal.daemon.http.volumes import volume_json
@@ -26,6 +27,7 @@ class UsageRoutes:
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/system/df", self.show, allow_head=False)
+        app.router.add_post("/build/prune", self.prune_builds)
 
     async def show(self, request: web.Request) -> web.Response:
         wanted = request.query.getall("type", []) or list(TYPES)
@@ -44,17 +46,26 @@ class UsageRoutes:
             shown["BuildCache"] = []
         return reply(shown)
 
+    async def prune_builds(self, request: web.Request) -> web.Response:
+        """`docker system prune` asks for it; nothing is built here, hence nothing kept."""
+        return reply({"CachesDeleted": None, "SpaceReclaimed": 0})
+
     def _image_rows(self) -> list[dict[str, Any]]:
         return [{**image_summary(image), "SharedSize": 0,
                  "Containers": len(list(self._engine.image_users(image.id)))} for image in self._images.all()]
 
     async def _container_rows(self) -> list[dict[str, Any]]:
-        now = time.time_ns()
-        return [{**summary(each, self._lookups, now), "SizeRw": await self._engine.written_bytes(each.id)}
-                for each in self._engine.all()]
+        now, rows = time.time_ns(), []
+        for container in self._engine.all():
+            with suppress(NotFound):  # removed meanwhile
+                rows.append({**summary(container, self._lookups, now),
+                             "SizeRw": await self._engine.written_bytes(container.id)})
+        return rows
 
     async def _volume_rows(self) -> list[dict[str, Any]]:
-        volumes = self._engine.volumes
-        return [{**volume_json(each), "UsageData": {"Size": await volumes.size_bytes(each.name),
-                                                    "RefCount": len(volumes.users(each.name))}}
-                for each in volumes.all()]
+        volumes, rows = self._engine.volumes, []
+        for volume in volumes.all():
+            with suppress(NotFound):
+                use = {"Size": await volumes.size_bytes(volume.name), "RefCount": len(volumes.users(volume.name))}
+                rows.append({**volume_json(volume), "UsageData": use})
+        return rows

@@ -1,9 +1,8 @@
-"""What runs: from the body of a create to a `ContainerConfig`, checked. Pure."""
+"""What runs: from the body of a create to a `ContainerConfig`. The engine checks what it means. Pure."""
 
 from __future__ import annotations
 
 import re
-import signal
 
 from shoal.api.errors import InvalidArgument
 from shoal.api.specs import HealthCheck
@@ -12,29 +11,20 @@ from shoal.daemon.http.containers.wire import CreateWire, HealthWire, Words
 from shoal.engine.containers.nouns import ContainerConfig
 
 MIN_HEALTH_NS = 1_000_000
-MAX_HOSTNAME = 64
-"""The kernel's limit."""
-
 _HOSTNAME = re.compile(r"[a-zA-Z0-9_.-]*", re.ASCII)
-_REAL_TIME_SIGNAL = re.compile(r"(SIG)?RTM(IN(\+\d{1,2})?|AX(-\d{1,2})?)", re.ASCII)
 
 
 def container_config(wire: CreateWire) -> ContainerConfig:
     """Raises InvalidArgument naming the field."""
     if not wire.image:
         raise InvalidArgument("Image: no image was given")
-    if wire.working_dir and not wire.working_dir.startswith("/"):
-        raise InvalidArgument(
-            f"the working directory '{wire.working_dir}' is invalid, it needs to be an absolute path")
-    if len(wire.hostname.encode()) > MAX_HOSTNAME or not _HOSTNAME.fullmatch(wire.hostname):
+    if not _HOSTNAME.fullmatch(wire.hostname):
         raise InvalidArgument(f"invalid hostname: {wire.hostname!r}")
-    if wire.stop_signal:
-        check_signal(wire.stop_signal)
     return ContainerConfig(
         image=wire.image,
         entrypoint=_entrypoint(wire.entrypoint),
         command=words(wire.cmd) or None if wire.cmd is not None else None,
-        env=checked_env(wire.env),
+        env=wire.env,
         working_dir=wire.working_dir,
         user=wire.user,
         hostname=wire.hostname,
@@ -58,24 +48,6 @@ def container_config(wire: CreateWire) -> ContainerConfig:
 
 def words(value: Words) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
-
-
-def checked_env(env: tuple[str, ...]) -> tuple[str, ...]:
-    for entry in env:
-        if not entry or entry.startswith("="):
-            raise InvalidArgument(f"invalid environment variable: {entry}")
-    return env
-
-
-def check_signal(text: str) -> None:
-    """A name, with or without SIG, or a number."""
-    name = text.upper()
-    if name.isascii() and name.isdigit():
-        if len(name) <= 2 and 1 <= int(name) <= signal.SIGRTMAX:
-            return
-    elif _REAL_TIME_SIGNAL.fullmatch(name) or hasattr(signal.Signals, name if name.startswith("SIG") else f"SIG{name}"):
-        return
-    raise InvalidArgument(f"invalid signal: {text}")
 
 
 def health_check(wire: HealthWire | None) -> HealthCheck | None:

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, ShoalError
-from shoal.daemon.http.containers.config import checked_env, words
+from shoal.daemon.http.containers.config import words
 from shoal.daemon.http.containers.detachkeys import DetachKeys, parse
 from shoal.daemon.http.containers.routes import MAX_TERMINAL, terminal_size
 from shoal.daemon.http.containers.stdio import carry, content_type, frame
@@ -72,9 +72,12 @@ def exec_config(wire: ExecWire) -> ExecConfig:
         raise InvalidArgument("No exec command specified")
     if wire.working_dir and not wire.working_dir.startswith("/"):
         raise InvalidArgument(f"the working directory '{wire.working_dir}' is invalid, it needs to be an absolute path")
+    for entry in wire.env:
+        if not entry or entry.startswith("="):
+            raise InvalidArgument(f"invalid environment variable: {entry}")
     parse(wire.detach_keys)
     return ExecConfig(
-        command=words(wire.cmd), env=checked_env(wire.env), working_dir=wire.working_dir, user=wire.user,
+        command=words(wire.cmd), env=wire.env, working_dir=wire.working_dir, user=wire.user,
         tty=wire.tty, privileged=wire.privileged, attach_stdin=wire.attach_stdin, attach_stdout=wire.attach_stdout,
         attach_stderr=wire.attach_stderr, detach_keys=wire.detach_keys, console_size=_size(wire.console_size))
 

@@ -1,4 +1,7 @@
-"""How it runs on this host: from the body of a create to a `HostConfig`, checked. Pure."""
+"""How it runs on this host: from the body of a create to a `HostConfig`. Pure.
+
+What can only be wrong on the wire is refused here; what a value means, the engine checks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,6 @@ from shoal.daemon.http.containers.networking import checked_mac, endpoints, netw
 from shoal.daemon.http.containers.wire import CreateWire, DeviceWire, HostWire
 from shoal.engine.containers.nouns import Device, HostConfig, LogConfig
 
-LOG_DRIVERS = ("", "json-file", "local", "none")
-_DEVICE_RULE = re.compile(r"[acb] (\d+|\*):(\d+|\*) [rwm]{1,3}", re.ASCII)
 _PERMISSIONS = re.compile(r"[rwm]{1,3}", re.ASCII)
 
 
@@ -66,30 +67,16 @@ def host_config(wire: CreateWire) -> HostConfig:
 
 
 def _check(wire: CreateWire, host: HostWire, mode: str) -> None:
-    if host.auto_remove and host.restart_policy.name not in ("", "no"):
-        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
     if host.links:
         raise NotImplementedHere("HostConfig.Links is not supported: put both containers on a network of your own, "
                                  "where they find each other by name")
     if host.isolation not in ("", "default"):
         raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
-    if host.log_config.type not in LOG_DRIVERS:
-        raise InvalidArgument(f"logger: no log driver named '{host.log_config.type}' is registered")
-    if host.shm_size < 0:
-        raise InvalidArgument("SHM size can not be less than 0")
-    if not -1000 <= host.oom_score_adj <= 1000:
-        raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if any(not 0 <= each <= 65535 for each in host.console_size):
         raise InvalidArgument(f"invalid ConsoleSize {list(host.console_size)}: each from 0 to 65535")
     _check_namespaces(host)
     if mode.startswith("container:"):
         _check_shared_network(wire, host)
-    for entry in host.extra_hosts:
-        if not entry.partition(":")[0] or not entry.partition(":")[2]:
-            raise InvalidArgument(f"bad format for add-host: {entry!r}")
-    for rule in host.device_cgroup_rules:
-        if not _DEVICE_RULE.fullmatch(rule):
-            raise InvalidArgument(f"invalid device cgroup rule format: '{rule}'")
 
 
 def _check_namespaces(host: HostWire) -> None:

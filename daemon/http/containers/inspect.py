@@ -24,6 +24,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     network_of: NetworkOf
     runtime: str
     driver: str
+    cgroupns: str  # the mode of who asks for none
     log_path: str = ""
     exec_ids: Sequence[str] = ()
 
@@ -49,7 +50,7 @@ def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(around.exec_ids) or None,
-        "HostConfig": host_config_json(container.host, around.runtime),
+        "HostConfig": host_config_json(container.host, around.runtime, around.cgroupns),
         "GraphDriver": {"Name": around.driver, "Data": {}},
         "Mounts": [mount_json(each) for each in container.mounts],
         "Config": config_json(container),

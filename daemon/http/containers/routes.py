@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, NotImplementedHere
-from shoal.daemon.http.containers.config import check_signal, container_config
+from shoal.daemon.http.containers.config import container_config
 from shoal.daemon.http.containers.host import host_config
 from shoal.daemon.http.containers.inspect import Surroundings, inspect_json
 from shoal.daemon.http.containers.limits import limits, restart_policy
 from shoal.daemon.http.containers.listing import FILTERS, Lookups, select, summary
 from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWire
+from shoal.daemon.http.info import unified_cgroups
 from shoal.daemon.http.times import moment_ns
 from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, number, reply
 from shoal.engine.containers.engine import Engine
@@ -56,15 +58,17 @@ class ContainerRoutes:
         now = time.time_ns()
         shown = [summary(each, self._lookups, now) for each in found]
         if flag(request, "size"):
-            for each in shown:
-                each |= await self._sizes(self._engine.get(each["Id"]))
+            for container, row in zip(found, shown, strict=True):
+                with suppress(NotFound):  # removed meanwhile
+                    row |= await self._sizes(container)
         return reply(shown)
 
     async def inspect(self, request: web.Request) -> web.Response:
         container = self._container(request)
         shown = inspect_json(container, Surroundings(
             sandbox=self._engine.sandbox(container.id), network_of=self._lookups.network_of,
-            runtime=self._engine.runtime[0], driver=self._driver, log_path=str(self._engine.log_path(container.id)),
+            runtime=self._engine.runtime[0], driver=self._driver,
+            cgroupns="private" if unified_cgroups() else "host", log_path=str(self._engine.log_path(container.id)),
             exec_ids=[each.id for each in self._engine.execs(container.id)]))
         if flag(request, "size"):
             shown |= await self._sizes(container)
@@ -149,19 +153,19 @@ class ContainerRoutes:
         return empty()
 
     async def stop(self, request: web.Request) -> web.Response:
-        timeout, signal = number(request, "t"), _signal(request)
+        timeout, signal = number(request, "t"), request.query.get("signal", "")
         if not self._container(request).state.running:
             return empty(304)
         await self._engine.stop(request.match_info["id"], timeout, signal)
         return empty()
 
     async def restart(self, request: web.Request) -> web.Response:
-        timeout, signal = number(request, "t"), _signal(request)
+        timeout, signal = number(request, "t"), request.query.get("signal", "")
         await self._engine.restart(request.match_info["id"], timeout, signal)
         return empty()
 
     async def kill(self, request: web.Request) -> web.Response:
-        await self._engine.kill(request.match_info["id"], _signal(request) or "KILL")
+        await self._engine.kill(request.match_info["id"], request.query.get("signal") or "KILL")
         return empty()
 
     async def pause(self, request: web.Request) -> web.Response:
@@ -186,7 +190,7 @@ class ContainerRoutes:
     async def update(self, request: web.Request) -> web.Response:
         wanted = await body(request, UpdateWire)
         policy = None if wanted.restart_policy is None else restart_policy(wanted.restart_policy)
-        warnings = await self._engine.update(request.match_info["id"], limits(wanted, update=True), policy)
+        warnings = await self._engine.update(request.match_info["id"], limits(wanted), policy)
         return reply({"Warnings": warnings})
 
 
@@ -196,13 +200,6 @@ def terminal_size(request: web.Request) -> tuple[int, int]:
     if height is None or width is None or not (0 <= height <= MAX_TERMINAL and 0 <= width <= MAX_TERMINAL):
         raise InvalidArgument(f"invalid terminal size: h and w have to be numbers from 0 to {MAX_TERMINAL}")
     return height, width
-
-
-def _signal(request: web.Request) -> str:
-    signal = request.query.get("signal", "")
-    if signal:
-        check_signal(signal)
-    return signal
 
 
 def _prunable(wanted: dict[str, list[str]]) -> Callable[[Container], bool]:

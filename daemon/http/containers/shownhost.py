@@ -22,8 +22,8 @@ _NOTHING: dict[str, Any] = {
 """What clients expect to be there, and nothing here has."""
 
 
-def host_config_json(host: HostConfig, runtime: str) -> dict[str, Any]:
-    """`runtime`: the name of the runtime where the container asks for none."""
+def host_config_json(host: HostConfig, runtime: str, cgroupns: str) -> dict[str, Any]:
+    """`runtime` and `cgroupns`: what a container has that asks for none."""
     shown: dict[str, Any] = {
         **_NOTHING,
         "Binds": list(host.binds) or None,
@@ -36,7 +36,7 @@ def host_config_json(host: HostConfig, runtime: str) -> dict[str, Any]:
         "ConsoleSize": list(host.console_size),
         "CapAdd": list(host.cap_add) or None,
         "CapDrop": list(host.cap_drop) or None,
-        "CgroupnsMode": host.cgroupns_mode or "host",
+        "CgroupnsMode": host.cgroupns_mode or cgroupns,
         "Dns": list(host.dns),
         "DnsOptions": list(host.dns_options),
         "DnsSearch": list(host.dns_search),

@@ -32,6 +32,9 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("POST", "/containers/create", image(HostConfig={"NetworkMode": "container:nobody"}), 404),
     ("POST", "/containers/create", image(HostConfig={"VolumesFrom": ["nobody"]}), 404),
     ("POST", "/containers/create", image(HostConfig={"Binds": ["a/b:/x"]}), 400),
+    ("POST", "/containers/create", image(HostConfig={"Binds": ["/tmp:/x", "/etc:/x"]}), 400),
+    ("POST", "/containers/create", image(HostConfig={"Ulimits": [{"Name": "patience", "Soft": 1, "Hard": 1}]}), 400),
+    ("POST", "/containers/create", image(HostConfig={"Devices": [{"PathOnHost": "null"}]}), 400),
     ("POST", "/containers/create", image(HostConfig={"DeviceRequests": [{"Count": 1}]}), 501),
     ("POST", "/containers/create", image(HostConfig={"Mounts": [
         {"Type": "bind", "Source": "/not/there", "Target": "/x"}]}), 400),
@@ -72,6 +75,8 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("POST", "/containers/made/exec", {"Cmd": ["true"]}, 409),
     ("POST", "/containers/run/exec", {"Cmd": []}, 400),
     ("POST", "/containers/run/exec", {"Cmd": 5}, 400),
+    ("POST", "/containers/run/exec", {"Cmd": ["true"], "WorkingDir": "etc"}, 400),
+    ("POST", "/containers/run/exec", {"Cmd": ["true"], "Env": ["=x"]}, 400),
     ("POST", "/containers/nobody/exec", {"Cmd": ["true"]}, 404),
     ("POST", "/exec/nobody/start", {}, 404),
     ("GET", "/exec/nobody/json", None, 404),

@@ -309,5 +309,5 @@ def test_info_and_df(host: Machine) -> None:
 def test_prune(host: Machine) -> None:
     host.docker("run", "--name", "old", "busybox", "true")
     host.docker("run", "-d", "--name", "new", "busybox", "sleep", "1000")
-    host.docker("container", "prune", "--force")
+    host.docker("system", "prune", "--force")
     assert host.docker("ps", "--all", "--format", "{{.Names}}") == "new"
