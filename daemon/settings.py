@@ -26,8 +26,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     labels: tuple[str, ...] = ()  # key=value, the engine's labels
     log_level: str = "info"
     default_runtime: str = ""  # empty: the first of runc and crun that works
-    dns: tuple[str, ...] = ()
-    bip: str = ""  # subnet of the default bridge; empty: the first free one
 
     @property
     def sockets(self) -> tuple[Path, ...]:
@@ -43,6 +41,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
 
     @property
     def engine_labels(self) -> dict[str, str]:
+        """Raises InvalidArgument for a label that is not key=value."""
+        if wrong := [label for label in self.labels if not label.partition("=")[0] or "=" not in label]:
+            raise InvalidArgument(f"cannot use the engine label {wrong[0]!r}: it has to be key=value")
         return dict(label.partition("=")[::2] for label in self.labels)
 
 
@@ -61,8 +62,6 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--label", dest="labels", action="append", help="label of this engine, key=value (repeatable)")
     add("--log-level", choices=LOG_LEVELS)
     add("--default-runtime", help="OCI runtime (default: the first of runc and crun that works)")
-    add("--dns", action="append", help="resolver for containers (repeatable)")
-    add("--bip", help="subnet of the default bridge")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     config = given.pop("config", None)
     base = read_config(config or CONFIG_FILE, must_exist=config is not None)
