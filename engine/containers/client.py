@@ -12,6 +12,25 @@ MAX_BUFFERED_BYTES = 1 << 18
 """Output held for a client before the program has to wait."""
 
 
+class Attachment(Protocol):
+    """The stdio of a container or of an exec, in a client's hands."""
+
+    tty: bool
+    """Everything is one raw stream then (STDOUT)."""
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """The next output and its stream; None at the end. One reader at a time."""
+
+    async def write(self, data: bytes) -> None:
+        """Give input; waits while the container is slow. Dropped where nobody reads it any more."""
+
+    async def close_stdin(self) -> None:
+        """There is no more input (half-close); output goes on."""
+
+    async def detach(self) -> None:
+        """Let go. To be called always, at the end."""
+
+
 class Source(Protocol):
     """Where the stdio comes from: what a client tells it."""
 
@@ -26,7 +45,7 @@ class Source(Protocol):
 
 
 class Client:
-    """Implements `engine.Attachment`. Output waits here until it is read."""
+    """Implements `Attachment`. Output waits here until it is read."""
 
     def __init__(self, source: Source, *, tty: bool, stdin: bool, streams: frozenset[int]) -> None:
         self.tty = tty
@@ -69,6 +88,9 @@ class Client:
             await self._source.finish_stdin()
 
     async def detach(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
         self.end()
         self._chunks.clear()
         self.buffered_bytes = 0

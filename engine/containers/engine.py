@@ -10,21 +10,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
-from shoal.engine.containers import logs, merge, restart, runtime
+from shoal.engine.containers import logs, merge, runtime
 from shoal.engine.containers.cgroups import DEFAULT_PARENT, Cgroups
-from shoal.engine.containers.client import STDERR, STDOUT
+from shoal.engine.containers.client import STDERR, STDOUT, Client
+from shoal.engine.containers.client import Attachment as Attachment  # for those who use the engine
+from shoal.engine.containers.connections import Connections
 from shoal.engine.containers.events import Events
 from shoal.engine.containers.execs import Execs
 from shoal.engine.containers.inotify import Watches
-from shoal.engine.containers.launcher import Launcher, network_of, write_network_files
-from shoal.engine.containers.launcher import hostname as hostname_of
+from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Life
 from shoal.engine.containers.loggedclient import LoggedClient
 from shoal.engine.containers.monitor import RESIZE, Monitor, Monitors
@@ -46,6 +47,7 @@ from shoal.engine.containers.nouns import (
     WaitResult,
 )
 from shoal.engine.containers.prober import Prober
+from shoal.engine.containers.removal import Removal
 from shoal.engine.containers.rotation import Rotation
 from shoal.engine.containers.table import Table
 from shoal.engine.containers.volumes import Volumes
@@ -57,27 +59,6 @@ T = TypeVar("T")
 
 CLOSE_TIMEOUT_S = 30
 """What is under way when the engine closes may take so long to come to its end."""
-
-DEFAULT_ENDPOINTS = (EndpointRequest(network="bridge"),)
-
-
-class Attachment(Protocol):
-    """The stdio of a container or of an exec, in a client's hands."""
-
-    tty: bool
-    """Everything is one raw stream then (STDOUT)."""
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """The next output and its stream; None at the end. One reader at a time."""
-
-    async def write(self, data: bytes) -> None:
-        """Give input; waits while the container is slow. Dropped where nobody reads it any more."""
-
-    async def close_stdin(self) -> None:
-        """There is no more input (half-close); output goes on."""
-
-    async def detach(self) -> None:
-        """Let go. To be called always, at the end."""
 
 
 class Engine:
@@ -130,8 +111,10 @@ class Engine:
             networking=self._networking, mounts=self._mounts, find=self._table.find, folder=self._table.folder)
         self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit)
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
-        self._life = Life(self._table, self._launcher, self._waits, self.volumes, emit=self._emit,
-                          started=self._prober.start, ended=self._has_ended)
+        self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
+                          started=self._prober.start, ended=self._has_ended, remove=self._remove_with_volumes)
+        self._removal = Removal(self._table, self._launcher, self._life, self._waits, self.volumes, self._emit)
+        self._connections = Connections(self._table, self._networking, monitors.bundle)
         await self._life.recover()
         await asyncio.to_thread(self._sweep)
         self._rotation.start()
@@ -260,7 +243,7 @@ class Engine:
     async def update(self, ref: str, limits: Limits, restart: RestartPolicy | None = None) -> list[str]:
         """Change limits (those that are not 0 or empty) and the restart policy. Returns warnings."""
         container = self._table.find(ref)
-        host = updated(container.host, limits, restart)
+        host = merge.updated(container.host, limits, restart)
         warnings = merge.check_limits(host.limits, update=True)
         if container.state.running:
             group = self._launcher.group(container)
@@ -274,7 +257,10 @@ class Engine:
         container = self._table.find(ref)
         if container.state.status is Status.REMOVING:
             raise Conflict(f"removal of container {ref} is already in progress")
-        await self._finish(self._life.remove(container.id, force=force, volumes=volumes))
+        await self._finish(self._removal.remove(container.id, force=force, volumes=volumes))
+
+    async def _remove_with_volumes(self, container_id: str) -> None:
+        await self._removal.remove(container_id, force=True, volumes=True)
 
     async def prune(self, selected: Callable[[Container], bool] = lambda container: True) -> Pruned:
         """Remove those that do not run (created, exited, dead) and are `selected`."""
@@ -298,37 +284,10 @@ class Engine:
 
     async def connect(self, ref: str, endpoint: EndpointRequest) -> None:
         """Join one more network, at once or at its next start."""
-        container = self._table.find(ref)
-        mode, endpoints = network_of(container)
-        alone = mode == "none" and not container.config.network_disabled  # the last network was taken from it
-        if mode != "networks" and not alone:
-            raise InvalidArgument(f"container sharing network namespace with another container or host cannot be "
-                                  f"connected to any other network: {container.id}")
-        if any(one.network == endpoint.network for one in endpoints):
-            raise Conflict(f"endpoint with name {container.name} already exists in network {endpoint.network}")
-        if self._networking.sandbox(container.id) is not None:
-            self._show(container, await self._finish(self._networking.connect(container.id, endpoint)))
-        if alone:
-            host = msgspec.structs.replace(container.host, endpoints=(endpoint,), network_mode=endpoint.network)
-        else:
-            host = msgspec.structs.replace(container.host, endpoints=(*(endpoints or DEFAULT_ENDPOINTS), endpoint))
-        self._table.change(container.id, host=host)
+        await self._finish(self._connections.connect(self._table.find(ref), endpoint))
 
     async def disconnect(self, ref: str, network: str) -> None:
-        container = self._table.find(ref)
-        _, endpoints = network_of(container)
-        if self._networking.sandbox(container.id) is not None:
-            self._show(container, await self._finish(self._networking.disconnect(container.id, network)))
-        kept = tuple(one for one in endpoints or DEFAULT_ENDPOINTS if one.network != network)
-        mode = container.host.network_mode if kept else "none"
-        self._table.change(container.id, host=msgspec.structs.replace(
-            container.host, endpoints=kept, network_mode=mode))
-
-    def _show(self, container: Container, sandbox: Sandbox) -> None:
-        """Let the container see its new names and resolvers."""
-        bundle = self._launcher.monitors.bundle(container.id)
-        if container.state.running:
-            write_network_files(bundle, sandbox, hostname_of(container))
+        await self._finish(self._connections.disconnect(self._table.find(ref), network))
 
     # --- its stdio ---
 
@@ -382,7 +341,12 @@ class Engine:
         self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
     ) -> Attachment | None:
         """Start it; its stdio as `ExecConfig` attaches it (None where detached). Conflict where it ran already."""
-        return await self._finish(self._execs.start(exec_id, detach=detach, console_size=console_size))
+        starting = asyncio.ensure_future(self._execs.start(exec_id, detach=detach, console_size=console_size))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_let_go)  # nobody is left who would
+            raise
 
     def exec_check(self, exec_id: str) -> Exec:
         """Raises what `exec_start` would before it starts anything. For who has to answer before it starts."""
@@ -456,11 +420,6 @@ class Engine:
         self._execs.forget(container.id)
 
 
-def updated(host: HostConfig, limits: Limits, policy: RestartPolicy | None) -> HostConfig:
-    """`host` with what an update sets. Raises InvalidArgument."""
-    given = {field: value for field in Limits.__struct_fields__
-             if (value := getattr(limits, field)) != getattr(Limits(), field)}
-    if policy is not None and policy.name:
-        restart.check(policy, auto_remove=host.auto_remove)
-        host = msgspec.structs.replace(host, restart=policy)
-    return msgspec.structs.replace(host, limits=msgspec.structs.replace(host.limits, **given))
+def _let_go(starting: asyncio.Future[Client | None]) -> None:
+    if not starting.cancelled() and starting.exception() is None and (client := starting.result()) is not None:
+        client.let_go()

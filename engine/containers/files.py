@@ -10,6 +10,8 @@ import msgspec
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+PRIVATE = 0o600
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -18,10 +20,12 @@ def write_record(path: Path, record: msgspec.Struct, *, durable: bool) -> None:
     write_bytes(path, _encode(record), durable=durable)
 
 
-def write_bytes(path: Path, content: bytes, *, durable: bool = False, mode: int = 0o600) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = False, mode: int = PRIVATE) -> None:
     fresh = f"{path}.new"
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
+        if mode != PRIVATE:
+            os.fchmod(descriptor, mode)  # whatever the umask is
         os.write(descriptor, content)
         if durable:
             os.fdatasync(descriptor)

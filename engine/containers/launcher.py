@@ -66,6 +66,8 @@ class Launcher:
 
     async def _launch(self, container: Container) -> Monitor:
         joined = self._joined(container)
+        # first of all, and the last to go: where there is a bundle, there may be something to clear away
+        self.monitors.bundle(container.id).mkdir(mode=0o711, exist_ok=True)
         request = self._network_request(container)
         root, sandbox = await _both(self._root(container), self._networking.up(request))
         launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined)
@@ -114,7 +116,6 @@ class Launcher:
         """What blocks: users, volumes, devices, and the files that are bound in."""
         asked = container.host
         bundle = self.monitors.bundle(container.id)
-        bundle.mkdir(mode=0o711, exist_ok=True)
         security = spec.security(asked.security_opt)
         held = capabilities.effective(
             asked.cap_add, asked.cap_drop, privileged=asked.privileged, held=host.held_capabilities())
@@ -168,11 +169,13 @@ class Launcher:
     async def clear(self, container: Container) -> None:
         """Take everything away that a launch makes. Idempotent; raises the first error, after trying everything."""
         results = await asyncio.gather(
-            asyncio.to_thread(self._clear, container), self._networking.down(container.id), return_exceptions=True)
+            asyncio.to_thread(self._clear_processes, container), self._networking.down(container.id),
+            return_exceptions=True)
         await self._rootfs.release(container.id)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        await asyncio.to_thread(self.monitors.clear, container.id)
 
     async def discard(self, container: Container) -> None:
         """Take everything of a container away, also what it wrote. It does not run."""
@@ -180,12 +183,9 @@ class Launcher:
             await self.clear(container)
         await self._rootfs.remove(container.id)
 
-    def _clear(self, container: Container) -> None:
+    def _clear_processes(self, container: Container) -> None:
+        self.cgroups.remove(self.group(container))
         unmount(self.monitors.bundle(container.id) / "shm")
-        try:
-            self.cgroups.remove(self.group(container))
-        finally:
-            self.monitors.clear(container.id)
 
 
 def network_of(container: Container) -> tuple[str, tuple[EndpointRequest, ...]]:

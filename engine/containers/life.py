@@ -1,4 +1,4 @@
-"""The life of containers: started, stopped, ended, started again, removed.
+"""The life of containers: started, stopped, ended, started again.
 
 Invariant: whatever changes one container holds its lock. A container that runs has
 a `Monitor` here and one task that waits for its end; whoever stops it only signals,
@@ -11,12 +11,12 @@ import asyncio
 import logging
 import signal as signals
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from shoal.api.errors import Conflict, InvalidArgument, ShoalError
+from shoal.api.errors import Conflict, ShoalError
 from shoal.engine.containers import health, restart
 from shoal.engine.containers.client import Client
 from shoal.engine.containers.console import Console
@@ -25,7 +25,6 @@ from shoal.engine.containers.merge import parse_signal
 from shoal.engine.containers.monitor import Monitor, RuntimeFailed, exit_of
 from shoal.engine.containers.nouns import Container, Health, State, Status
 from shoal.engine.containers.table import Table
-from shoal.engine.containers.volumes import Volumes
 from shoal.engine.containers.waits import Waits
 
 log = logging.getLogger(__name__)
@@ -40,19 +39,22 @@ Emit = Callable[[Container, str, dict[str, str]], None]
 
 
 class Life:
-    """See the module. The hooks are told of each container that began to run and that has ended."""
+    """See the module. The hooks are told of each container that began to run and that has ended.
+
+    `remove` takes away what removes itself at its end.
+    """
 
     def __init__(
-        self, table: Table, launcher: Launcher, waits: Waits, volumes: Volumes, *, emit: Emit, started: Hook,
-        ended: Hook,
+        self, table: Table, launcher: Launcher, waits: Waits, *, emit: Emit, started: Hook, ended: Hook,
+        remove: Callable[[str], Awaitable[None]],
     ) -> None:
         self._table = table
         self._launcher = launcher
         self._waits = waits
-        self._volumes = volumes
         self._emit = emit
         self._started = started
         self._ended = ended
+        self._remove = remove
         self.monitors: dict[str, Monitor] = {}  # of those that run
         self._consoles: dict[str, Console] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -78,7 +80,7 @@ class Life:
             if container.state.status not in (Status.RUNNING, Status.PAUSED):
                 container = self._record_start(container, monitor)  # killed between the start and its record
             self.monitors[container.id] = monitor
-            await monitor.release()
+            self._keep(monitor.release())
             self._watch(container, monitor)
             log.info("event=container-found container=%s pid=%d", container.id, monitor.pid)
         elif container.state.status in (Status.RUNNING, Status.PAUSED):
@@ -87,7 +89,7 @@ class Life:
             await asyncio.to_thread(monitors.sweep, container.id)
             await self._launcher.clear(container)
         if container.state.status is Status.REMOVING:
-            await self.remove(container.id, force=True, volumes=False)
+            await self._remove(container.id)
 
     async def close(self) -> None:
         """Let go; containers live on."""
@@ -125,14 +127,19 @@ class Life:
                 log.debug("event=attach-refused container=%s error=%s", container.id, error)  # it is just ending
         return client
 
-    def _lock(self, container_id: str) -> asyncio.Lock:
+    def lock(self, container_id: str) -> asyncio.Lock:
         return self._locks.setdefault(container_id, asyncio.Lock())
+
+    def forget(self, container_id: str) -> None:
+        """It has been removed."""
+        for known in (self._locks, self._delays, self._restarts, self._consoles):
+            known.pop(container_id, None)
 
     # --- start ---
 
     async def start(self, container_id: str) -> None:
         """By hand. No error where it runs. Raises ShoalError."""
-        async with self._lock(container_id):
+        async with self.lock(container_id):
             container = self._table.get(container_id)
             status = container.state.status
             if status is Status.PAUSED:
@@ -146,7 +153,7 @@ class Life:
             failure = await self._start(container_id)
         if failure is not None:
             if container.host.auto_remove:
-                await self.remove(container_id, force=True, volumes=True)
+                await self._remove(container_id)
             raise failure
 
     async def _start(self, container_id: str) -> ShoalError | None:
@@ -201,10 +208,13 @@ class Life:
         monitor.when_ended(lambda: self._flush(container.id))
         if console is not None and monitor.program_ended:
             console.flush()
-        task = asyncio.get_running_loop().create_task(self._until_end(container.id, monitor))
+        self._keep(self._until_end(container.id, monitor))
+        self._started(container)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._watches.add(task)
         task.add_done_callback(self._watches.discard)
-        self._started(container)
 
     def _flush(self, container_id: str) -> None:
         if (console := self._consoles.get(container_id)) is not None:
@@ -220,7 +230,7 @@ class Life:
 
     async def _take_end(self, container_id: str, monitor: Monitor | None) -> None:
         """The container has ended: write that down, clear up, then tell everybody."""
-        async with self._lock(container_id):
+        async with self.lock(container_id):
             container = self._table.get(container_id)
             self._ended(container)
             ended = self._how_it_ended(container)
@@ -240,7 +250,7 @@ class Life:
         if container.state.status is Status.RESTARTING:
             self._start_later(container_id, self._delays[container_id])
         elif container.host.auto_remove and container_id not in self._held_back:
-            await self.remove(container_id, force=True, volumes=True)
+            await self._remove(container_id)
 
     def _how_it_ended(self, container: Container) -> dict[str, Any]:
         state = container.state
@@ -281,7 +291,7 @@ class Life:
 
     async def _start_again(self, container_id: str, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        async with self._lock(container_id):
+        async with self.lock(container_id):
             if not self._table.has(container_id):
                 return
             state = self._table.get(container_id).state
@@ -292,7 +302,7 @@ class Life:
             await self._start(container_id)  # its state says why it failed
 
     async def _give_up_restarting(self, container_id: str) -> None:
-        async with self._lock(container_id):
+        async with self.lock(container_id):
             if (task := self._restarts.pop(container_id, None)) is not None:
                 task.cancel()
             if self._table.get(container_id).state.status is Status.RESTARTING:
@@ -313,7 +323,8 @@ class Life:
         if not container.state.running:
             return
         ended = self._waits.wait(container, "next-exit")
-        self._signal(container, number)
+        if container_id in self.monitors:  # else its end is just being taken in
+            self._signal(container, number)
         try:
             async with asyncio.timeout(timeout_s if timeout_s >= 0 else None):
                 await asyncio.shield(ended)
@@ -358,7 +369,7 @@ class Life:
 
     async def _kill(self, container: Container, ended: asyncio.Future[Any]) -> None:
         """KILL to its first process, then to everything in its cgroup. Raises ShoalError where that does not help."""
-        if not ended.done():
+        if not ended.done() and container.id in self.monitors:
             self._signal(self._table.get(container.id), signals.SIGKILL)
         for _ in range(2):
             try:
@@ -372,7 +383,7 @@ class Life:
     # --- pause ---
 
     async def pause(self, container_id: str, *, frozen: bool) -> None:
-        async with self._lock(container_id):
+        async with self.lock(container_id):
             container = self._table.get(container_id)
             status = container.state.status
             if status is Status.RESTARTING:
@@ -385,55 +396,6 @@ class Life:
             await asyncio.to_thread(self._launcher.cgroups.freeze, self._launcher.group(container), frozen)
             self._table.change_state(container_id, status=Status.PAUSED if frozen else Status.RUNNING)
         self._emit(container, "pause" if frozen else "unpause", {})
-
-    # --- removal ---
-
-    async def remove(self, container_id: str, *, force: bool, volumes: bool) -> None:
-        container = self._table.get(container_id)
-        if container.state.running:
-            await self._make_removable(container, force)
-        async with self._lock(container_id):
-            if not self._table.has(container_id):
-                return  # it removed itself when it ended
-            container = self._table.get(container_id)
-            if container.state.running:
-                raise Conflict(f"container {container_id} was started again while it was being removed")
-            self._table.change_state(container_id, status=Status.REMOVING)
-            try:
-                await self._launcher.discard(container)
-            except (ShoalError, OSError) as error:
-                self._table.change_state(container_id, status=Status.DEAD, error=str(error))
-                raise ShoalError(f"container {container_id} cannot be removed: {error}") from error
-            self._table.drop(container_id)
-        self._forget(container_id)
-        self._waits.removed(container)
-        self._emit(container, "destroy", {})
-        if volumes:
-            await self._remove_anonymous_volumes(container)
-
-    async def _make_removable(self, container: Container, force: bool) -> None:
-        if not force:
-            prefix = f'cannot remove container "/{container.name}"'
-            if container.state.status is Status.PAUSED:
-                raise Conflict(f"{prefix}: container is paused and must be unpaused first")
-            raise Conflict(f"{prefix}: container is {container.state.status}: stop the container before removing or "
-                           "force remove")
-        try:
-            await self.kill(container.id, "KILL")
-        except Conflict:
-            log.debug("event=ended-by-itself container=%s", container.id)
-
-    def _forget(self, container_id: str) -> None:
-        for known in (self._locks, self._delays, self._restarts, self._consoles):
-            known.pop(container_id, None)
-
-    async def _remove_anonymous_volumes(self, container: Container) -> None:
-        for point in container.mounts:
-            if point.anonymous and not self._volumes.users(point.name):
-                try:
-                    await self._volumes.remove(point.name, force=True)
-                except (Conflict, InvalidArgument) as error:
-                    log.warning("event=volume-kept volume=%s error=%s", point.name, error)
 
 
 def _wants_start(container: Container) -> bool:

@@ -8,7 +8,7 @@ from shoal.engine.containers.client import STDOUT, Client
 
 
 class LoggedClient:
-    """Implements `engine.Attachment`: the log first, then the live stdio (without a client: that is all)."""
+    """Implements `Attachment`: the log first, then the live stdio (without a client: that is all)."""
 
     def __init__(self, lines: AsyncIterator[tuple[int, bytes]] | None, client: Client | None, *, tty: bool) -> None:
         self.tty = tty

@@ -15,7 +15,7 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.containers import capabilities, health, restart, rotation, spec
-from shoal.engine.containers.nouns import ContainerConfig, HostConfig, Limits
+from shoal.engine.containers.nouns import ContainerConfig, HostConfig, Limits, RestartPolicy
 from shoal.engine.images.config import ImageConfig
 
 MIN_MEMORY_BYTES = 6 << 20
@@ -150,3 +150,13 @@ def _check_cpu(limits: Limits) -> None:
             f"Requested CPUs are not available - requested {limits.cpuset_cpus}, available: 0-{cpus - 1}")
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
         raise InvalidArgument("Range of blkio weight is from 10 to 1000")
+
+
+def updated(host: HostConfig, limits: Limits, policy: RestartPolicy | None) -> HostConfig:
+    """`host` with what an update sets. Raises InvalidArgument."""
+    given = {field: value for field in Limits.__struct_fields__
+             if (value := getattr(limits, field)) != getattr(Limits(), field)}
+    if policy is not None and policy.name:
+        restart.check(policy, auto_remove=host.auto_remove)
+        host = msgspec.structs.replace(host, restart=policy)
+    return msgspec.structs.replace(host, limits=msgspec.structs.replace(host.limits, **given))

@@ -32,6 +32,9 @@ from shoal.engine.containers.process import Handle, start_ticks, with_argument
 from shoal.engine.containers.runtime import Runtime
 
 CREATE_TIMEOUT_S = 120
+RELEASE_TIMEOUT_S = 10
+"""A container that waits for its release answers at once."""
+
 MAX_MESSAGE_BYTES = 64 * 1024
 RESIZE, REOPEN_LOG = 1, 2
 """Messages of conmon's control FIFO."""
@@ -68,19 +71,20 @@ class Monitor:
             return
         try:
             await self._readable(descriptor)
-            os.read(descriptor, 16)
+            with suppress(BlockingIOError):
+                os.read(descriptor, 16)
             self._fifo.unlink(missing_ok=True)  # the runtime takes it for "not started yet"
         finally:
             os.close(descriptor)
 
     async def _readable(self, descriptor: int) -> None:
-        """Wait for the container to write, or to end."""
+        """Wait for the container to write, or to end; or, where it had written to a daemon that was killed, in vain."""
         loop = asyncio.get_running_loop()
         written = asyncio.Event()
         loop.add_reader(descriptor, written.set)
         waits = [asyncio.ensure_future(written.wait()), asyncio.ensure_future(self._conmon.wait())]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=RELEASE_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             loop.remove_reader(descriptor)
             for wait in waits:

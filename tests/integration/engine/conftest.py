@@ -124,9 +124,9 @@ def _make_namespace(path: Path) -> None:
 class Host:
     """The roots of one host, and the engines that run on them, one after the other."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, parent: str = "") -> None:
         self.root = root
-        self.parent = f"/shoal-test-{os.getpid()}-{root.name}"
+        self.parent = parent or f"/shoal-test-{os.getpid()}-{root.name}"
         self.engine: Engine
 
     async def boot(self) -> Engine:

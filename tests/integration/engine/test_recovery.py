@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from shoal.engine.containers.nouns import HostConfig, RestartPolicy, Status
-from tests.integration.engine.conftest import drain
+from tests.integration.engine.conftest import DEADLINE_S, drain
 
 pytestmark = pytest.mark.root
+
+ROUNDS = 12
 
 
 async def _forget(host):
@@ -130,3 +134,33 @@ async def test_created_stays_created(host):
     attachment = await host.engine.attach(container_id)
     await host.engine.start(container_id)
     assert (await drain(attachment))[1] == b"hi\n"
+
+
+async def test_killed_at_any_instant(host):
+    """Containers are started, stopped and removed at random, and the daemon is killed in the midst of it, again and
+    again. Then: what is said to run does run, what does not has nothing left, and everything can be removed."""
+    await _forget(host)
+    chance = random.Random(7)
+    program = Path(__file__).with_name("churn.py")
+    for round_ in range(ROUNDS):
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, str(program), str(host.root), str(round_), host.parent, stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])})
+        async with asyncio.timeout(DEADLINE_S):
+            assert await daemon.stdout.readline() == b"ready\n", "it did not come up after a kill"
+        try:
+            await asyncio.wait_for(daemon.wait(), chance.uniform(0.05, 0.6))
+            raise AssertionError(f"it ended by itself, with {daemon.returncode}")
+        except TimeoutError:
+            daemon.kill()
+            await daemon.wait()
+    await host.boot()
+    running = {each.id for each in host.engine.all() if each.state.status is Status.RUNNING}
+    for container in host.engine.all():
+        if container.state.status is Status.RUNNING:
+            assert _runs(container.state.pid)
+        else:
+            assert container.state.status in (Status.CREATED, Status.EXITED, Status.RESTARTING), container.state
+            left = [line for line in host.leftovers() if container.id in line and "data/containers" not in line]
+            assert left == [] or container.state.status is Status.RESTARTING, left
+    assert host.engine.all() and running

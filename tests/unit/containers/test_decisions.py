@@ -6,7 +6,6 @@ import pytest
 from shoal.api.errors import InvalidArgument
 from shoal.api.specs import HealthCheck
 from shoal.engine.containers import health, logline, merge, restart, rotation, top
-from shoal.engine.containers.engine import updated
 from shoal.engine.containers.logline import Joiner, tail_offset, time_ns
 from shoal.engine.containers.nouns import (
     ContainerConfig,
@@ -257,7 +256,7 @@ def test_requests_that_are_refused(config, host, message):
 
 def test_update_changes_what_it_names():
     before = HostConfig(limits=Limits(memory_bytes=1, pids=2))
-    after = updated(before, Limits(pids=3), RestartPolicy(name="always"))
+    after = merge.updated(before, Limits(pids=3), RestartPolicy(name="always"))
     assert after == msgspec.structs.replace(
         before, limits=Limits(memory_bytes=1, pids=3), restart=RestartPolicy(name="always"))
 
