@@ -121,6 +121,8 @@ class Front:
             if not asking.done():
                 raise OutcomeUnknown(f"the leader {leader} was lost")
             return await asking
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NoLeader(f"the leader {leader} cannot be reached: {error}") from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise OutcomeUnknown(f"the leader {leader} broke off: {str(error) or type(error).__name__}") from error
         except asyncio.CancelledError:
@@ -171,8 +173,11 @@ async def _hand_on(request: web.Request, answer: aiohttp.ClientResponse) -> web.
 
 def with_id(request: web.Request) -> web.Request:
     """The request with an id, the same at each of its tries."""
-    if request.headers.get(REQUEST_ID):
-        return request
+    return request if request.headers.get(REQUEST_ID) else with_fresh_id(request)
+
+
+def with_fresh_id(request: web.Request) -> web.Request:
+    """The same, whatever id a stranger has given it."""
     headers = CIMultiDict(request.headers)
     headers[REQUEST_ID] = secrets.token_hex(16)
     return request.clone(headers=headers)

@@ -19,7 +19,7 @@ from shoal.api.states import Role
 from shoal.manager.ca.identity import PeerIdentity, require_manager, require_node
 from shoal.manager.controlapi.errors import api_errors, error_response
 from shoal.manager.controlapi.requests import MAX_BODY_BYTES
-from shoal.manager.forwarding import FORWARDED, NO_LEADER, Front
+from shoal.manager.forwarding import FORWARDED, NO_LEADER, Front, with_fresh_id
 from shoal.manager.membership import RaftMembership
 from shoal.manager.peers import RETRY, ManagerTLS
 from shoal.manager.store.raft import OutcomeUnknown, RaftNode
@@ -79,7 +79,7 @@ class Server:
     @web.middleware
     async def _allow(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let pass who may call this route."""
-        if request.path not in WITHOUT_CERTIFICATE:
+        if request.path not in WITHOUT_CERTIFICATE or FORWARDED in request.headers:
             try:
                 if request.path == SESSION:
                     self.peer(request)
@@ -107,7 +107,7 @@ class Server:
         if request.path in ANSWERED_BY_ANY:
             return await handler(request)
         if request.path == JOIN and FORWARDED not in request.headers:
-            return await self._front.lead(request, handler)
+            return await self._front.lead(with_fresh_id(request), handler)
         if not self._node.is_ready:
             return self._elsewhere(NO_LEADER)
         try:

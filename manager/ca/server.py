@@ -14,7 +14,6 @@ import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
-from shoal.api.ids import new_swarm_id
 from shoal.api.membership import CertificateReply, CertificateRequest
 from shoal.api.messages import ManagerPeer
 from shoal.api.objects import Cluster, Node, NodeDescription, NodeStatus
@@ -24,7 +23,7 @@ from shoal.manager.ca.identity import peer_identity
 from shoal.manager.ca.issue import issue
 from shoal.manager.ca.tokens import role_of
 from shoal.manager.controlapi.context import ControlContext
-from shoal.manager.controlapi.writes import change, submit
+from shoal.manager.controlapi.writes import change, id_for, request_id_of, submit
 from shoal.manager.store.changes import Create, Update
 from shoal.manager.store.state import State
 
@@ -61,7 +60,8 @@ class CAServer:
         view, now = self._context.store.view(), self._context.now()
         cluster = _cluster(view)
         role = role_of(asked.token, cluster)
-        node_id = new_swarm_id()
+        request_id = request_id_of(self._context, request)
+        node_id = id_for(request_id)  # the same at each try of whoever passes it on
         certificate = _issue(cluster, asked.csr_pem, node_id, role, now)  # refuses a bad request before it is stored
         node = Node(
             id=node_id,
@@ -70,7 +70,7 @@ class CAServer:
             description=NodeDescription(hostname=asked.hostname[:253]),
             status=NodeStatus(state=NodeState.UNKNOWN, addr=request.remote or ""),
         )
-        await submit(self._context, [Create(record=node)], request_id="")
+        await submit(self._context, [Create(record=node)], request_id)
         log.info("joined node=%s role=%s hostname=%s from=%s", node_id, role, asked.hostname, request.remote)
         return _reply(view, cluster, node_id, role, certificate)
 

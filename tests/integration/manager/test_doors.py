@@ -239,6 +239,22 @@ async def test_a_wrong_token_is_refused_with_the_reason(hosts: Hosts, alone: Hos
     assert len(await alone.get("/nodes")) == 1
 
 
+async def test_a_stranger_does_not_choose_its_id(first: Host) -> None:
+    """Ids of nodes derive from ids of requests: they count only from a manager that passes a request on."""
+    token = await first.token(Role.WORKER)
+    body = msgspec.msgpack.encode(CertificateRequest(csr_pem=new_request(new_key()), token=token))
+    ids = set()
+    for _ in range(2):
+        status, answer = await ask(first, trusting_anybody(), "POST", "/ca/v1/join", data=body,
+                                   headers={"X-Shoal-Request-Id": "mine"})
+        assert status == 200
+        ids.add(msgspec.msgpack.decode(answer, type=CertificateReply).node_id)
+    assert len(ids) == 2
+    status, _ = await ask(first, trusting_anybody(), "POST", "/ca/v1/join", data=body,
+                          headers={"X-Shoal-Request-Id": "mine", "X-Shoal-Forwarded": "x"})
+    assert status == 403
+
+
 async def test_a_rotated_token_opens_nothing_any_more(hosts: Hosts, alone: Host) -> None:
     old = await alone.token(Role.MANAGER)
     swarm = await alone.get("/swarm")

@@ -6,6 +6,7 @@ import asyncio
 import signal
 from time import monotonic as clock
 
+from shoal.api.states import Role
 from tests.integration.manager.hosts import Hosts, until
 
 DOCKER_S = 12.7
@@ -63,6 +64,19 @@ async def test_a_write_under_way_when_the_leader_stops_answering_is_done_once(ho
     names = sorted(f"s{number}" for number in range(20))
     assert await third.services() == names
     assert await first.services() == names, "a leader that slept finds out that it leads no more"
+
+
+async def test_a_host_that_joins_while_the_leader_dies_joins_once(hosts: Hosts) -> None:
+    first, second, third = await hosts.swarm(3)
+    token = await second.token(Role.WORKER)
+    assert first.process is not None
+    first.process.send_signal(signal.SIGSTOP)
+    worker = hosts.new()
+    await worker.enroll(token, second)
+    first.kill()
+    nodes = await third.get("/nodes")
+    assert len(nodes) == 4
+    assert worker.node_id in {node["ID"] for node in nodes}
 
 
 async def test_a_leader_that_is_asked_to_end_is_replaced_at_once(hosts: Hosts) -> None:
