@@ -104,9 +104,9 @@ class Consensus(Replication):
         self.snapshot_index = header.index
         self.align_journal(header.last, header.members)
 
-    holding = False  # commands wait in the queue while leadership is handed over
-
     # --- turns ---
+
+    holding = False  # commands wait in the queue while leadership is handed over
 
     def tick(self) -> None:
         """One turn: elections, commits, applies, appends; then one sync and all that is to be sent."""
@@ -168,6 +168,7 @@ class Consensus(Replication):
 
     def link_down(self, peer: str) -> None:
         self.linked.discard(Peer(peer))
+        self._granted = self._granted - {peer}  # a yes of whom we do not reach any more
 
     def deliver(self, peer: str, message: Message) -> None:
         """One message of a verified manager. Raises KeyError, TypeError or ValueError where it is malformed."""

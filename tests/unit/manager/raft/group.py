@@ -326,8 +326,11 @@ class Mended(Group):
         act()  # whatever is raised here would end the process
 
     def _offload(self, name: str, work: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
-        work()  # the disk has done it; the member learns of it on its next turn
-        self.jobs[name].append(lambda: done(None))
+        def working() -> None:
+            work()
+            self.jobs[name].append(lambda: done(None))  # the member learns of it a turn later
+
+        self.jobs[name].append(working)
 
     def turn(self, name: str) -> None:
         jobs, self.jobs[name] = self.jobs[name], []

@@ -19,10 +19,12 @@ def test_fault_2_changes_of_members_are_made_one_at_a_time(kind):
     with kind() as group:
         group.elect("A")
         group.split("A", "BC")
-        group.add("A", "D")
-        group.add("A", "E")
+        for new in "DE":
+            group.add("A", new)
+            group.tick("A")
         for gone in "BCDE":
             group.remove("A", gone)
+            group.tick("A")
         alone = group.write("A", b"of a minority")
         group.run(5, "A")
         group.elect("B", "BC")

@@ -93,6 +93,27 @@ def test_pre_votes_that_came_before_the_office_are_void_after_it():
         assert group.term("C") == term
 
 
+def test_a_pre_vote_of_whom_we_do_not_reach_any_more_is_none():
+    """Found by the fuzzer: with a late yes it made a majority of which one was out of reach."""
+    with Mended("ABCDE") as group:
+        group.elect("A")
+        term = group.term("E")
+        group.split("ABCD", "E")
+        group.run(100, "E")
+        group.heal()
+        group.tick("E")
+        group.poke("E", "raftElectionDeadline", 0.0)
+        group.tick("E", seconds=0.0)
+        yes = {"type": "pre_vote_answer", "term": term, "asked": term + 1, "granted": True}
+        group.hand("A", "E", yes)
+        group.cut("AE")
+        group.tick("E", seconds=0.0)
+        group.hand("B", "E", yes)
+        assert not group.nodes["E"].may_campaign()
+        group.hand("C", "E", yes)
+        assert group.nodes["E"].may_campaign()
+
+
 def test_a_pre_vote_is_refused_by_who_has_more_and_by_who_hears_a_leader():
     with Mended() as group:
         group.elect("A")
