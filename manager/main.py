@@ -23,6 +23,7 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.api.membership import InitRequest
+from shoal.manager.logfile import BoundedLog
 
 if TYPE_CHECKING:
     from shoal.manager.store.raft import RaftTiming
@@ -127,7 +128,7 @@ def last_words(error: BaseException) -> str:
 
 def set_up_logging(level: str) -> None:
     logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, datefmt="%Y-%m-%dT%H:%M:%S",
+        level=level.upper(), handlers=[BoundedLog()], datefmt="%Y-%m-%dT%H:%M:%S",
         format="%(asctime)s.%(msecs)03d level=%(levelname)s logger=%(name)s %(message)s")
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").addFilter(shorten)
