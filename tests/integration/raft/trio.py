@@ -19,7 +19,7 @@ from shoal.manager.ca.identity import peer_identity
 from shoal.manager.ca.issue import issue, new_key, new_request, new_root
 from shoal.manager.ca.tls import HostTLS
 from shoal.manager.store.raft import Member, RaftNode, RaftTiming, TlsContexts
-from tests.unit.manager.raft.group import Values
+from tests.unit.manager.raft.mended import Values
 
 CLUSTER = "c1"
 DEADLINE_S = 15.0

@@ -12,7 +12,7 @@ import itertools
 import pytest
 
 from tests.property.raft import fuzz, mends
-from tests.unit.manager.raft.group import Mended
+from tests.unit.manager.raft.mended import Mended
 from tests.unit.manager.raft.test_replication import late_answer_commits
 
 FIRST = {

@@ -12,7 +12,9 @@ from shoal.manager.store.raft import CorruptStorage, Member
 from shoal.manager.store.raft.journal import Journal
 from tests.property.raft.disk import ForgetfulDisk
 from tests.unit.manager.raft.disks import Died, DyingDisk, FullDisk, SyncingDisk
-from tests.unit.manager.raft.group import HAPPENED, Mended, on_both
+from tests.unit.manager.raft.group import HAPPENED
+from tests.unit.manager.raft.kinds import on_both
+from tests.unit.manager.raft.mended import Mended
 from tests.unit.manager.raft.stock import as_shipped
 
 ME = Member("A", "host-A:2378")

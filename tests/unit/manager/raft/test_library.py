@@ -11,8 +11,8 @@ import pytest
 from pysyncobj import SyncObj
 
 from shoal.manager.store.raft import codec, library
-from tests.unit.manager.raft.group import Mended, Stock
-from tests.unit.manager.raft.stock import as_shipped
+from tests.unit.manager.raft.mended import Mended
+from tests.unit.manager.raft.stock import Stock, as_shipped
 
 
 def test_the_version_is_the_one_that_was_audited():

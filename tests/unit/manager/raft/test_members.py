@@ -10,7 +10,9 @@ from shoal.manager.store.raft.membership import (
     with_member,
     without_member,
 )
-from tests.unit.manager.raft.group import HAPPENED, REFUSED, Mended, on_both
+from tests.unit.manager.raft.group import HAPPENED, REFUSED
+from tests.unit.manager.raft.kinds import on_both
+from tests.unit.manager.raft.mended import Mended
 
 
 @on_both

@@ -4,7 +4,9 @@ import pytest
 
 from shoal.manager.store.raft import MembershipConflict
 from shoal.manager.store.raft.library import CANDIDATE
-from tests.unit.manager.raft.group import HAPPENED, UNKNOWN, Mended, on_both
+from tests.unit.manager.raft.group import HAPPENED, UNKNOWN
+from tests.unit.manager.raft.kinds import on_both
+from tests.unit.manager.raft.mended import Mended
 
 
 @on_both

@@ -1,6 +1,7 @@
 """Linearizable reads: a read sees every write that was acknowledged before it, or does not succeed."""
 
-from tests.unit.manager.raft.group import HAPPENED, REFUSED, Mended
+from tests.unit.manager.raft.group import HAPPENED, REFUSED
+from tests.unit.manager.raft.mended import Mended
 
 
 def test_a_read_sees_every_acknowledged_write():

@@ -4,7 +4,8 @@ import pytest
 
 from shoal.api.errors import NotFound
 from shoal.manager.store.raft import CorruptStorage, force_new_cluster
-from tests.unit.manager.raft.group import HAPPENED, Mended, member
+from tests.unit.manager.raft.group import HAPPENED
+from tests.unit.manager.raft.mended import Mended, member
 
 
 def lose_the_majority(group, snapshot):

@@ -6,7 +6,9 @@ must end badly: so it is known to find the fault.
 
 import pytest
 
-from tests.unit.manager.raft.group import HAPPENED, POISON, Mended, on_both
+from tests.unit.manager.raft.group import HAPPENED, POISON
+from tests.unit.manager.raft.kinds import on_both
+from tests.unit.manager.raft.mended import Mended
 
 
 @on_both
