@@ -163,6 +163,17 @@ class Host:
             assert time.monotonic() < deadline, f"not in {DEADLINE_S} s: {what}"
             await asyncio.sleep(0.01)
 
+    async def clean(self) -> None:
+        """Whatever a failed test left."""
+        with suppress(Exception):
+            await self.engine.close()
+        if self.leftovers():
+            await self.boot()
+            for container in self.engine.all():
+                with suppress(Exception):
+                    await self.engine.remove(container.id, force=True, volumes=True)
+            await self.engine.close()
+
     def leftovers(self) -> list[str]:
         """Mounts, cgroups, processes and bundles of containers."""
         found = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{self.root}/" in line]
@@ -199,10 +210,7 @@ async def host(tmp_path: Path, image_tar: Path) -> AsyncIterator[Host]:
             await made.engine.remove(container.id, force=True, volumes=True)
         assert made.leftovers() == []
     finally:
-        for container in made.engine.all():
-            with suppress(Exception):
-                await made.engine.remove(container.id, force=True, volumes=True)
-        await made.engine.close()
+        await made.clean()
         for root in Path("/sys/fs/cgroup").iterdir():
             with suppress(OSError):
                 (root / made.parent[1:]).rmdir()
