@@ -74,7 +74,7 @@ class Consensus(Replication):
         """Read what is on disk, and restore the machine. Raises CorruptStorage and OSError."""
         self.network, self.snapshots, self.machine, self.timing = network, snapshots, machine, timing
         self.offload, self._fatal, self._on_change = offload, fatal, on_change
-        self._transfers, self._probing = {}, set()
+        self._transfers, self._probing, self._forgot = {}, set(), {}
         self._outbox: list[tuple[str, Message]] = []
         self._queue: deque[tuple[bytes, Done]] = deque()
         self._waiting: dict[int, tuple[int, Done]] = {}
@@ -240,7 +240,7 @@ class Consensus(Replication):
     def _on_state(self, old: int, new: int) -> None:
         """Out of office: what is under way has an unknown outcome."""
         if new == LEADER:
-            self.confirmed, self._probing = {}, set()
+            self.confirmed, self._probing, self._forgot = {}, set(), {}
             self._asking = None  # pre-votes for the next term may have come meanwhile
             self._told = (0, 0)
         if old == LEADER:

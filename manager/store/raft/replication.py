@@ -26,6 +26,8 @@ BACKLOG_BYTES = 8 << 20
 """Where more than this waits in a link, nothing is added."""
 WINDOW_BYTES = 2 << 20
 """Of a snapshot, sent and not yet acknowledged."""
+LOSSES = 20
+"""Rejections after which a follower is known to have lost entries: two seconds of heartbeats."""
 ENTRY_BYTES = 16
 TRAILING_BYTES = 4 << 20
 
@@ -69,6 +71,7 @@ class Replication(Guard):
     _compact_now = False
     batch_bytes = BATCH_BYTES
     _probing: set[Node]  # followers that rejected, and have accepted nothing since
+    _forgot: dict[Node, int]  # how often they rejected what they had acknowledged, since they accepted something
 
     # --- sending ---
 
@@ -120,13 +123,24 @@ class Replication(Guard):
         super().note_answer(node, message)
         if message["success"]:
             self._probing.discard(node)
+            self._forgot.pop(node, None)
         elif message["reset"]:
             self._probing.add(node)
+            if message["next_node_idx"] <= self.match_index[node]:
+                self._note_loss(node)
             if self.next_index[node] >= tried:
                 return  # nothing else to try; the next heartbeat asks again
         behind = self.log[0][1] < self.next_index[node] <= self.log[-1][1]
         if behind and node in self.linked and self.network.backlog(node.id) < BACKLOG_BYTES // 2:
             self._send_log(node)
+
+    def _note_loss(self, node: Node) -> None:
+        """It rejects what it acknowledged. Once or twice, messages overtook each other; again and again, it lost it."""
+        self._forgot[node] = times = self._forgot.get(node, 0) + 1
+        if times == LOSSES:
+            log.error("member lacks entries that it had acknowledged: its folder was restored from a copy, or its disk "
+                      "loses what was synced. Remove it from the cluster, delete its folder and join again "
+                      "member=%s", node.id)
 
     # --- sending a snapshot ---
 

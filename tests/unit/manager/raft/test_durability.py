@@ -105,6 +105,30 @@ def test_a_vote_survives_a_power_cut():
         assert group.nodes["B"].log.getVotedForNodeId() == "A"
 
 
+def test_a_member_whose_folder_was_restored_from_a_copy_is_named(caplog):
+    """It cannot be helped without risk to what was acknowledged: the operator is told, and the others go on."""
+    with Mended() as group:
+        group.elect("A")
+        group.write("A", b"old")
+        group.run(20)
+        group.kill("B")
+        copy = (group.home("B") / "journal").read_bytes()
+        group.start("B")
+        for n in range(20):
+            group.write("A", b"%d" % n)
+            group.run(3)
+        group.cut("AB")
+        group.kill("B")
+        (group.home("B") / "journal").write_bytes(copy)
+        group.start("B")
+        group.heal()
+        group.run(600)
+        assert caplog.text.count("member lacks entries that it had acknowledged") == 1
+        assert "join again member=B" in caplog.text
+        receipt = group.write("A", b"goes on")
+        assert group.until(lambda: receipt.outcome == HAPPENED)
+
+
 # --- the journal ---
 
 

@@ -22,7 +22,7 @@ from tests.integration.raft.trio import free_address, until
 from tests.unit.manager.raft.group import POISON
 from tests.unit.manager.raft.mended import Values
 
-TIMING = RaftTiming(election_min_s=0.1, election_max_s=0.2, heartbeat_s=0.03, tick_s=0.01, propose_timeout_s=0.3)
+TIMING = RaftTiming(election_min_s=0.1, election_max_s=0.2, heartbeat_s=0.03, tick_s=0.01, propose_timeout_s=15.0)
 
 
 class Lone:
