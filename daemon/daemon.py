@@ -27,6 +27,7 @@ from shoal.daemon.settings import Settings
 from shoal.daemon.swarm.containers import EngineContainers
 from shoal.daemon.swarm.routes import add_routes
 from shoal.daemon.swarm.wiring import join_parts
+from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
 from shoal.engine.storage.overlay2 import Overlay2
@@ -60,7 +61,8 @@ class Daemon:
         self._closing.push_async_callback(self.networks.stop)
         await self._start_engine(rootfs)
         await self._serve(build_app(
-            self.engine, self.images, self.networks, data_root=self.data_root, driver=driver.name, hooks=self.hooks,
+            self.engine, self.images, self.networks, Archives(self.engine, rootfs),
+            data_root=self.data_root, driver=driver.name, hooks=self.hooks,
             info=[EngineInfo(self.engine, self.images, self.data_root, self.settings.engine_labels)],
             extra_routes=[lambda app: add_routes(app, self.swarm)]))
         await self._start_swarm()

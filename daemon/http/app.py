@@ -8,6 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.containers.archives import ArchiveRoutes
 from shoal.daemon.http.containers.execs import ExecRoutes
 from shoal.daemon.http.containers.inspect import NetworkOf
 from shoal.daemon.http.containers.listing import Lookups
@@ -23,6 +24,7 @@ from shoal.daemon.http.usage import UsageRoutes
 from shoal.daemon.http.versions import versioned
 from shoal.daemon.http.volumes import VolumeRoutes
 from shoal.daemon.http.wire import MAX_BODY_BYTES
+from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
 from shoal.overlay.networks import Networks
@@ -39,6 +41,7 @@ def build_app(
     engine: Engine,
     images: Images,
     networks: Networks,
+    archives: Archives,
     *,
     data_root: Path,
     driver: str,
@@ -61,6 +64,7 @@ def build_app(
                       image_id=image_ids(images))
     ContainerRoutes(engine, images, lookups, driver).add_to(app)
     StreamRoutes(engine).add_to(app)
+    ArchiveRoutes(archives).add_to(app)
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)

@@ -29,10 +29,7 @@ UNSUPPORTED = (
     ("GET", "/distribution/{name:.+}/json"),
     ("POST", "/plugins/{tail:.*}"),
     ("DELETE", "/plugins/{tail:.*}"),
-    ("*", "/containers/{id}/archive"),
     ("GET", "/containers/{id}/attach/ws"),
-    ("GET", "/containers/{id}/changes"),
-    ("GET", "/containers/{id}/export"),
 )
 
 

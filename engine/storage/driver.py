@@ -6,10 +6,28 @@ that two images share what they have in common.
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol
+
+import msgspec
+
+
+class ChangeKind(enum.IntEnum):
+    """Numbered as the API numbers them."""
+
+    MODIFIED = 0
+    ADDED = 1
+    DELETED = 2
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A path of a container that differs from its image."""
+
+    path: str
+    kind: ChangeKind
 
 
 class StorageDriver(Protocol):
@@ -48,6 +66,9 @@ class StorageDriver(Protocol):
 
     def containers(self) -> list[str]:
         """The containers that have a writable layer here."""
+
+    def changes(self, container_id: str) -> list[Change]:
+        """What the container changed of its image, by path."""
 
     def written(self, container_id: str) -> Path:
         """The directory that holds what the container wrote."""

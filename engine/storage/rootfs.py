@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shoal.engine.storage.driver import StorageDriver, chain_ids
+from shoal.engine.storage.driver import Change, StorageDriver, chain_ids
 
 
 class RootFSStore:
@@ -50,6 +50,10 @@ class RootFSStore:
     def used(self) -> list[str]:
         """The containers that have something here."""
         return self._driver.containers()
+
+    async def changes(self, container_id: str) -> list[Change]:
+        """What the container changed of its image, by path."""
+        return await asyncio.to_thread(self._driver.changes, container_id)
 
     async def written_bytes(self, container_id: str) -> int:
         """Bytes that the container wrote on top of its image."""
