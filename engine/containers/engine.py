@@ -57,8 +57,8 @@ from shoal.engine.storage.rootfs import RootFSStore
 
 T = TypeVar("T")
 
-CLOSE_TIMEOUT_S = 30
-"""What is under way when the engine closes may take so long to come to its end."""
+CLOSE_TIMEOUT_S = 5
+"""What is under way when the engine closes may take so long to come to its end; the next start takes up the rest."""
 
 
 class Engine:
@@ -108,7 +108,7 @@ class Engine:
         monitors = Monitors(self._run_root / "containers", self._runtime)
         self._launcher = Launcher(
             monitors=monitors, cgroups=self._cgroups, cgroup_parent=self._cgroup_parent, rootfs=self._rootfs,
-            networking=self._networking, mounts=self._mounts, find=self._table.find, folder=self._table.folder)
+            networking=self._networking, mounts=self._mounts, table=self._table)
         self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit)
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
         self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
@@ -124,7 +124,10 @@ class Engine:
         await self._rotation.close()
         await self._prober.close()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            _, left = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
         await self._life.close()
         await self._execs.close()
         self._watches.close()

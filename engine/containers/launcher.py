@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.monitor import Monitor, Monitors, RuntimeFailed
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container
+from shoal.engine.containers.table import Table
 from shoal.engine.storage.mount import mount, unmount
 from shoal.engine.storage.rootfs import RootFSStore
 
@@ -32,11 +33,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Launcher:
-    """`find` resolves the other containers that a mode names (container:<ref>)."""
+    """`table` has the other containers that a mode names (container:<ref>)."""
 
     def __init__(
         self, *, monitors: Monitors, cgroups: Cgroups, cgroup_parent: str, rootfs: RootFSStore, networking: Networking,
-        mounts: Mounts, find: Callable[[str], Container], folder: Callable[[str], Path],
+        mounts: Mounts, table: Table,
     ) -> None:
         self.monitors = monitors
         self.cgroups = cgroups
@@ -44,8 +45,7 @@ class Launcher:
         self._rootfs = rootfs
         self._networking = networking
         self._mounts = mounts
-        self._find = find
-        self._folder = folder
+        self._table = table
         self._slots = asyncio.Semaphore(CONCURRENT_STARTS)
 
     def group(self, container: Container) -> str:
@@ -75,7 +75,7 @@ class Launcher:
         none = container.host.log.driver == "none"
         return await self.monitors.spawn(
             container.id, _encode(spec.build(launch)),
-            log=None if none else self._folder(container.id) / logs.NAME,
+            log=None if none else self._table.folder(container.id) / logs.NAME,
             tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.stdin_once)
 
     async def _root(self, container: Container) -> Path:
@@ -107,7 +107,7 @@ class Launcher:
         return joined
 
     def _running(self, ref: str, what: str) -> Container:
-        owner = self._find(ref)
+        owner = self._table.find(ref)
         if not owner.state.running or not owner.state.pid:
             raise Conflict(f"cannot join {what} of a non running container: {owner.id}")
         return owner
@@ -156,7 +156,7 @@ class Launcher:
             mount("shm", place, "tmpfs", 0, f"mode=1777,size={size}")
             return str(place)
         if mode.startswith("container:"):
-            owner = self._find(mode.partition(":")[2])
+            owner = self._table.find(mode.partition(":")[2])
             place = self.monitors.bundle(owner.id) / "shm"
             if not place.is_dir():
                 raise Conflict(f"cannot join IPC of container {owner.id}: non-shareable IPC "
@@ -172,6 +172,9 @@ class Launcher:
             asyncio.to_thread(self._clear_processes, container), self._networking.down(container.id),
             return_exceptions=True)
         await self._rootfs.release(container.id)
+        if self._mounts.holds_file_systems(container):
+            running = [other for other in self._table.all() if other.state.running and other.id != container.id]
+            await asyncio.to_thread(self._mounts.release, container, running)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

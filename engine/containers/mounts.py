@@ -99,6 +99,16 @@ class Mounts:
         return {"destination": point.target, "type": "bind", "source": source, "options": options}
 
 
+    def holds_file_systems(self, container: Container) -> bool:
+        """Whether some volume of it is a file system that is mounted while it is used."""
+        return any(point.type == "volume" and self._volumes.is_file_system(point.name) for point in container.mounts)
+
+    def release(self, container: Container, running: Iterable[Container]) -> None:
+        """Unmount what only this container used. Blocking."""
+        needed = {point.name for other in running for point in other.mounts}
+        self._volumes.unmount({point.name for point in container.mounts if point.type == "volume"} - needed)
+
+
 def check(request: MountRequest) -> None:
     """Raises InvalidArgument in Docker's words."""
     prefix = f'invalid mount config for type "{request.type}"'

@@ -124,20 +124,24 @@ class Volumes:
 
     # --- for containers that start and end ---
 
+    def is_file_system(self, name: str) -> bool:
+        """Whether its options name a file system, which is mounted while the volume is used."""
+        volume = self._volumes.get(name)
+        return volume is not None and bool(_NEEDS_MOUNT & volume.options.keys())
+
     def mount(self, name: str) -> Path:
         """Where the volume's content is; its file system is mounted first, where it has one. Blocking."""
         volume = self.get(name)
         place = Path(volume.mountpoint)
-        if _NEEDS_MOUNT & volume.options.keys() and not is_mount_point(place):
+        if self.is_file_system(name) and not is_mount_point(place):
             _mount(place, volume.options)
         return place
 
-    def unmount_unused(self, running: Iterable[str]) -> None:
-        """Unmount what no volume in `running` needs. Blocking."""
-        needed = set(running)
-        for volume in self._volumes.values():
-            if _NEEDS_MOUNT & volume.options.keys() and volume.name not in needed:
-                unmount(Path(volume.mountpoint))
+    def unmount(self, names: Iterable[str]) -> None:
+        """The file systems of those volumes. Blocking."""
+        for name in names:
+            if self.is_file_system(name):
+                unmount(Path(self._volumes[name].mountpoint))
 
 
 def _check(name: str, driver: str, options: dict[str, str]) -> None:

@@ -125,6 +125,18 @@ async def test_anonymous_volume_goes_with_its_container(host):
     assert host.engine.volumes.all() == []
 
 
+async def test_volume_that_is_a_file_system(host):
+    """It is mounted while some container uses it, and gone with the last."""
+    volume = await host.engine.volumes.create("fs", options={"type": "tmpfs", "device": "tmpfs", "o": "size=1m"})
+    asked = HostConfig(mounts=(MountRequest(type="volume", source="fs", target="/fs"),))
+    user = await host.create("sleep", "1000", host=asked)
+    await host.engine.start(user)
+    assert " tmpfs " in await _output(host, "touch /fs/x; grep ' /fs ' /proc/mounts", asked=asked)
+    assert Path(volume.mountpoint, "x").exists()
+    await host.engine.stop(user, 0)
+    assert f" {volume.mountpoint} " not in Path("/proc/self/mountinfo").read_text()
+
+
 async def test_tmpfs_options(host):
     output = await _output(host, "grep ' /t ' /proc/mounts", asked=HostConfig(
         mounts=(MountRequest(type="tmpfs", target="/t", tmpfs_size_bytes=1 << 20, options=("exec",)),)))
