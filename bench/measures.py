@@ -124,7 +124,7 @@ def overlay_throughput(peer: Peer, image: str) -> float:
     made = server.call("POST", "/containers/create", {"name": "iperf"}, {**config, "Cmd": ["iperf3", "-s"]})
     server.call("POST", f"/containers/{made['Id']}/start")
     address = server.call("GET", f"/containers/{made['Id']}/json")["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
-    command = f"until nc -z {address} 5201; do sleep 0.1; done; iperf3 -J -t 5 -c {address}"
+    command = f"until timeout 20 iperf3 -J -t 5 -c {address} > /tmp/out; do sleep 0.1; done; cat /tmp/out"
     caller = client.call("POST", "/containers/create", {"name": "call"}, {**config, "Cmd": ["sh", "-c", command]})
     client.call("POST", f"/containers/{caller['Id']}/start")
     client.call("POST", f"/containers/{caller['Id']}/wait", {"condition": "not-running"})
