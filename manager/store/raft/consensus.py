@@ -393,7 +393,10 @@ class Consensus(Replication):
             log.warning("this manager was removed from the cluster member=%s", self.selfNode.id)
 
     def close(self) -> None:
-        """Sync and close what is open."""
+        """Sync and close what is open. What was not appended yet never happens."""
+        queue, self._queue = self._queue, deque()
+        for _, done in queue:
+            done(None, NotLeader())
         for node in list(self._transfers):
             self._close_transfer(node)
         self._abandon_writer()

@@ -89,14 +89,15 @@ async def test_without_a_majority_nothing_is_promised(tmp_path):
                 await call
 
 
-async def test_what_is_under_way_at_the_stop_is_unknown(tmp_path):
+async def test_what_had_not_begun_at_the_stop_is_answered_at_once(tmp_path):
     async with Lone(tmp_path) as lone:
         await lone.node.wait_for(lambda: lone.node.is_ready)
         proposing = asyncio.create_task(lone.node.propose(b"x"))
         await asyncio.sleep(0)
         await lone.node.stop()
-        with pytest.raises(OutcomeUnknown, match="repeat with the same request id"):
-            await proposing
+        async with asyncio.timeout(TIMING.propose_timeout_s / 2):
+            with pytest.raises((NotLeader, OutcomeUnknown)):
+                await proposing
         with pytest.raises(OutcomeUnknown, match="not running"):
             await lone.node.propose(b"y")
 
