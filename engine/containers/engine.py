@@ -17,18 +17,15 @@ import msgspec
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
-from shoal.engine.containers import logs, merge, runtime
-from shoal.engine.containers.cgroups import DEFAULT_PARENT, Cgroups
-from shoal.engine.containers.client import STDERR, STDOUT, Client
-from shoal.engine.containers.client import Attachment as Attachment  # for those who use the engine
+from shoal.engine.containers import merge
 from shoal.engine.containers.connections import Connections
 from shoal.engine.containers.events import Events
 from shoal.engine.containers.execs import Execs
-from shoal.engine.containers.inotify import Watches
 from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Life
-from shoal.engine.containers.loggedclient import LoggedClient
-from shoal.engine.containers.monitor import RESIZE, Monitor, Monitors
+from shoal.engine.containers.logs import reader
+from shoal.engine.containers.logs.inotify import Watches
+from shoal.engine.containers.logs.rotation import Rotation
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import (
     Container,
@@ -46,9 +43,14 @@ from shoal.engine.containers.nouns import (
     Usage,
     WaitResult,
 )
+from shoal.engine.containers.oci import runtime
+from shoal.engine.containers.oci.cgroups import DEFAULT_PARENT, Cgroups
+from shoal.engine.containers.oci.monitor import RESIZE, Monitor, Monitors
 from shoal.engine.containers.prober import Prober
 from shoal.engine.containers.removal import Removal
-from shoal.engine.containers.rotation import Rotation
+from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
+from shoal.engine.containers.stdio.client import Attachment as Attachment  # for those who use the engine
+from shoal.engine.containers.stdio.loggedclient import LoggedClient
 from shoal.engine.containers.table import Table
 from shoal.engine.containers.volumes import Volumes
 from shoal.engine.containers.waits import Waits
@@ -162,7 +164,7 @@ class Engine:
         return self._networking.sandbox(self._table.find(ref).id)
 
     def log_path(self, ref: str) -> Path:
-        return self._table.folder(self._table.find(ref).id) / logs.NAME
+        return self._table.folder(self._table.find(ref).id) / reader.NAME
 
     async def written_bytes(self, ref: str) -> int:
         """Bytes that it wrote on top of its image."""
@@ -299,7 +301,7 @@ class Engine:
         container = self._table.find(ref)
         if container.host.log.driver == "none":
             raise ShoalError("configured logging driver does not support reading")
-        return logs.read(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
+        return reader.read(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
                          watches=self._watches)
 
     def _runs(self, container_id: str) -> bool:

@@ -22,14 +22,14 @@ import msgspec
 
 from shoal.api.errors import Conflict, NotFound, ShoalError
 from shoal.api.ids import new_container_id
-from shoal.engine.containers import capabilities, host, spec, users
-from shoal.engine.containers.client import STDERR, STDOUT, Client
-from shoal.engine.containers.execstdio import ExecStdio
 from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.launcher import classify, hostname
 from shoal.engine.containers.nouns import Container, Exec, ExecConfig, Status
-from shoal.engine.containers.process import Handle
-from shoal.engine.containers.runtime import Runtime
+from shoal.engine.containers.oci import capabilities, host, spec, users
+from shoal.engine.containers.oci.process import Handle
+from shoal.engine.containers.oci.runtime import Runtime
+from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
+from shoal.engine.containers.stdio.execstdio import ExecStdio
 
 KEPT = 1000
 """Records kept; the oldest that does not run is forgotten first."""

@@ -13,12 +13,13 @@ import msgspec
 
 from shoal.api.errors import Conflict, InvalidArgument, ShoalError
 from shoal.api.sandbox import EndpointRequest, Networking, PublishedPort, Sandbox, SandboxRequest
-from shoal.engine.containers import capabilities, host, logs, seccomp, spec, users
-from shoal.engine.containers.cgroups import Cgroups
 from shoal.engine.containers.files import write_bytes
-from shoal.engine.containers.monitor import Monitor, Monitors, RuntimeFailed
+from shoal.engine.containers.logs import reader
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container
+from shoal.engine.containers.oci import capabilities, host, seccomp, spec, users
+from shoal.engine.containers.oci.cgroups import Cgroups
+from shoal.engine.containers.oci.monitor import Monitor, Monitors, RuntimeFailed
 from shoal.engine.containers.table import Table
 from shoal.engine.storage.mount import mount, unmount
 from shoal.engine.storage.rootfs import RootFSStore
@@ -75,7 +76,7 @@ class Launcher:
         none = container.host.log.driver == "none"
         return await self.monitors.spawn(
             container.id, _encode(spec.build(launch)),
-            log=None if none else self._table.folder(container.id) / logs.NAME,
+            log=None if none else self._table.folder(container.id) / reader.NAME,
             tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.stdin_once)
 
     async def _root(self, container: Container) -> Path:

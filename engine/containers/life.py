@@ -18,12 +18,12 @@ import msgspec
 
 from shoal.api.errors import Conflict, ShoalError
 from shoal.engine.containers import health, restart
-from shoal.engine.containers.client import Client
-from shoal.engine.containers.console import Console
 from shoal.engine.containers.launcher import Launcher, translate
 from shoal.engine.containers.merge import parse_signal
-from shoal.engine.containers.monitor import Monitor, RuntimeFailed, exit_of
 from shoal.engine.containers.nouns import Container, Health, State, Status
+from shoal.engine.containers.oci.monitor import Monitor, RuntimeFailed, exit_of
+from shoal.engine.containers.stdio.client import Client
+from shoal.engine.containers.stdio.console import Console
 from shoal.engine.containers.table import Table
 from shoal.engine.containers.waits import Waits
 

@@ -14,8 +14,10 @@ import signal as signals
 import msgspec
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.containers import capabilities, health, restart, rotation, spec
+from shoal.engine.containers import health, restart
+from shoal.engine.containers.logs import rotation
 from shoal.engine.containers.nouns import ContainerConfig, HostConfig, Limits, RestartPolicy
+from shoal.engine.containers.oci import capabilities, spec
 from shoal.engine.images.config import ImageConfig
 
 MIN_MEMORY_BYTES = 6 << 20

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from shoal.engine.containers.cgroups import Cgroups, read_table
 from shoal.engine.containers.nouns import BlockUse, Usage
+from shoal.engine.containers.oci.cgroups import Cgroups, read_table
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _INTERFACE_FIELDS = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "", "", "", "",

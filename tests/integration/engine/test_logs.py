@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from shoal.engine.containers import rotation
+from shoal.engine.containers.logs import rotation
 from shoal.engine.containers.nouns import HostConfig, LogConfig, LogQuery
 from tests.integration.engine.conftest import DEADLINE_S
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.containers import capabilities, seccomp, users
-from shoal.engine.containers.capabilities import ALL, DEFAULT, effective
-from shoal.engine.containers.users import User, resolve
+from shoal.engine.containers.oci import capabilities, seccomp, users
+from shoal.engine.containers.oci.capabilities import ALL, DEFAULT, effective
+from shoal.engine.containers.oci.users import User, resolve
 
 EVERYTHING = frozenset(ALL)
 

@@ -5,8 +5,9 @@ import pytest
 
 from shoal.api.errors import InvalidArgument
 from shoal.api.specs import HealthCheck
-from shoal.engine.containers import health, logline, merge, restart, rotation, top
-from shoal.engine.containers.logline import Joiner, tail_offset, time_ns
+from shoal.engine.containers import health, merge, restart, top
+from shoal.engine.containers.logs import logline, rotation
+from shoal.engine.containers.logs.logline import Joiner, tail_offset, time_ns
 from shoal.engine.containers.nouns import (
     ContainerConfig,
     Health,

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.containers import spec
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig, Limits
-from shoal.engine.containers.users import User
+from shoal.engine.containers.oci import spec
+from shoal.engine.containers.oci.users import User
 
 
 def _build(config=None, host=None, **launch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from shoal.engine.containers.client import STDOUT, Client
+from shoal.engine.containers.stdio.client import STDOUT, Client
 
 
 class LoggedClient:

@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from shoal.engine.containers.inotify import Watches
-from shoal.engine.containers.logline import Joiner, Line, tail_offset, time_ns
+from shoal.engine.containers.logs.inotify import Watches
+from shoal.engine.containers.logs.logline import Joiner, Line, tail_offset, time_ns
 from shoal.engine.containers.nouns import LogQuery
 
 NAME = "log"

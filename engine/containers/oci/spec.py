@@ -12,8 +12,8 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig
-from shoal.engine.containers.resources import oci_resources
-from shoal.engine.containers.users import User
+from shoal.engine.containers.oci.resources import oci_resources
+from shoal.engine.containers.oci.users import User
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_BYTES = 64 << 20

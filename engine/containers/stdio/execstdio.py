@@ -12,7 +12,7 @@ import termios
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
-from shoal.engine.containers.client import MAX_BUFFERED_BYTES, STDERR, STDOUT, Client
+from shoal.engine.containers.stdio.client import MAX_BUFFERED_BYTES, STDERR, STDOUT, Client
 
 _READ_BYTES = 32 * 1024
 CONSOLE_TIMEOUT_S = 30

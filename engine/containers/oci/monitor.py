@@ -28,8 +28,8 @@ import msgspec
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers.files import read_record, write_bytes, write_record
-from shoal.engine.containers.process import Handle, start_ticks, with_argument
-from shoal.engine.containers.runtime import Runtime
+from shoal.engine.containers.oci.process import Handle, start_ticks, with_argument
+from shoal.engine.containers.oci.runtime import Runtime
 
 CREATE_TIMEOUT_S = 120
 RELEASE_TIMEOUT_S = 10

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from shoal.api.errors import InvalidArgument, ShoalError
-from shoal.engine.containers import logs
-from shoal.engine.containers.monitor import REOPEN_LOG, Monitor
+from shoal.engine.containers.logs import reader
 from shoal.engine.containers.nouns import LogConfig
+from shoal.engine.containers.oci.monitor import REOPEN_LOG, Monitor
 
 PERIOD_S = 2.0
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$", re.IGNORECASE)
@@ -44,15 +44,15 @@ def limits(config: LogConfig) -> tuple[int, int]:
 def rotate(folder: Path, max_files: int, reopen: Callable[[], None]) -> None:
     """Put the log aside and have it opened anew; the oldest beyond `max_files` goes."""
     for number in range(max_files - 2, 0, -1):
-        older = folder / f"{logs.NAME}.{number}"
+        older = folder / f"{reader.NAME}.{number}"
         if older.exists():
-            older.rename(folder / f"{logs.NAME}.{number + 1}")
-    aside = folder / f"{logs.NAME}.1"
-    (folder / logs.NAME).rename(aside)
+            older.rename(folder / f"{reader.NAME}.{number + 1}")
+    aside = folder / f"{reader.NAME}.1"
+    (folder / reader.NAME).rename(aside)
     try:
         reopen()
     except ShoalError:
-        aside.rename(folder / logs.NAME)
+        aside.rename(folder / reader.NAME)
         raise
     if max_files == 1:
         aside.unlink()
@@ -84,7 +84,7 @@ def check(config: LogConfig, folder: Path, monitor: Monitor) -> None:
     """Rotate one log, if it is too large."""
     size, files = limits(config)
     try:
-        if size and not monitor.program_ended and (folder / logs.NAME).stat().st_size > size:
+        if size and not monitor.program_ended and (folder / reader.NAME).stat().st_size > size:
             rotate(folder, files, lambda: monitor.control(REOPEN_LOG))
     except (FileNotFoundError, ShoalError):
         return  # it has just ended

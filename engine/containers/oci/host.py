@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from shoal.api.errors import InvalidArgument, ShoalError
-from shoal.engine.containers import capabilities
 from shoal.engine.containers.nouns import Device, Ulimit
+from shoal.engine.containers.oci import capabilities
 
 log = logging.getLogger(__name__)
 

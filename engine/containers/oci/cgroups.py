@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers.nouns import Limits
-from shoal.engine.containers.resources import cpu_quota, swap_limit, v2_weight
+from shoal.engine.containers.oci.resources import cpu_quota, swap_limit, v2_weight
 
 DEFAULT_PARENT = "/shoal"
 REMOVE_TIMEOUT_S = 2.0

@@ -16,7 +16,7 @@ import socket
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
-from shoal.engine.containers.client import MAX_BUFFERED_BYTES, STDERR, STDOUT, Client
+from shoal.engine.containers.stdio.client import MAX_BUFFERED_BYTES, STDERR, STDOUT, Client
 
 _STREAMS = {2: STDOUT, 3: STDERR}  # conmon's numbers
 _FRAME_BYTES = 8192 + 16

@@ -1,0 +1,1 @@
+"""The stdio of containers and of execs, in the hands of clients."""
