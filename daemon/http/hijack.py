@@ -23,11 +23,11 @@ MAX_BUFFERED_BYTES = 1 << 18
 class Hijacked(asyncio.Protocol):
     """The raw connection. `read` gives b"" once the client has closed its side."""
 
-    def __init__(self, transport: asyncio.Transport, before: asyncio.BaseProtocol, early: bytes) -> None:
+    def __init__(self, transport: asyncio.Transport, before: asyncio.BaseProtocol) -> None:
         self._transport = transport
         self._before = before
-        self._chunks: deque[bytes] = deque([early] if early else [])
-        self._buffered = len(early)
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
         self._paused = False
         self._eof = False
         self._changed = asyncio.Event()
@@ -111,15 +111,13 @@ def hijack(request: web.Request, content_type: str) -> Hijacked:
     """Answer 101 (200 to a client that did not ask for an upgrade) and take the connection.
 
     The handler returns a `HijackedResponse` when it is done; the connection is closed then.
+    A client sends nothing before it has the answer's head (RFC 9110, 7.8).
     """
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
     before = request.protocol
-    early: bytes = getattr(before, "_message_tail", b"")
-    if early:
-        before._message_tail = b""
-    connection = Hijacked(transport, before, early)
+    connection = Hijacked(transport, before)
     transport.set_protocol(connection)
     with suppress(RuntimeError):
         transport.resume_reading()

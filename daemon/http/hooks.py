@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import msgspec
 from aiohttp import web
 
 NOT_A_MANAGER = (
@@ -38,8 +37,11 @@ class ClusterNetworks(Protocol):
     async def list(self) -> list[dict[str, Any]]:
         """Every network of the swarm, or those that this worker knows of."""
 
-    async def inspect(self, reference: str) -> dict[str, Any] | None:
-        """A network by id, name or unambiguous prefix of its id; None where the swarm has none such."""
+    async def inspect(self, reference: str, *, verbose: bool = False) -> dict[str, Any] | None:
+        """A network by id, name or unambiguous prefix of its id; None where the swarm has none such.
+
+        `verbose`: with its services and their tasks.
+        """
 
     async def create(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create it; the answer of POST /networks/create. Raises ShoalError."""
@@ -63,10 +65,3 @@ class Hooks:
 
 
 HOOKS = web.AppKey("hooks", Hooks)
-
-
-class Filesystem(msgspec.Struct, frozen=True):
-    """Where this host keeps its files."""
-
-    data_root: str
-    run_root: str

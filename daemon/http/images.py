@@ -15,6 +15,7 @@ from shoal.daemon.http.times import NEVER, SECOND_NS, moment_ns, rfc3339, stamp_
 from shoal.daemon.http.versions import version_of
 from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply, truth
 from shoal.engine.images import reference
+from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.config import Image, config_json
 from shoal.engine.images.images import Images, Removal
 
@@ -133,7 +134,8 @@ class ImageRoutes:
         if tag:
             name += f"@{tag}" if reference.is_digest(tag) else f":{tag}"
         wanted = reference.parse(name)
-        if not self._images.has(str(wanted)):
+        here = self._images.has(str(wanted))
+        if not here or not provides(self._images.resolve(str(wanted)), request.query.get("platform", "")):
             raise NotFound(
                 f"pull access denied for {wanted.familiar_name}, repository does not exist or may require 'docker "
                 f"login': this host has no image {wanted.familiar}, and no way to a registry; bring the image here "
@@ -194,6 +196,13 @@ class ImageRoutes:
 
     async def search(self, request: web.Request) -> web.Response:
         raise NotFound("this host cannot search a registry")
+
+
+def provides(image: Image, platform: str) -> bool:
+    """Whether an image is for a platform such as linux/amd64; every image is for ""."""
+    system, _, rest = platform.partition("/")
+    architecture = rest.partition("/")[0]
+    return system in ("", image.os) and ARCHITECTURES.get(architecture, architecture) in ("", image.architecture)
 
 
 def image_summary(image: Image, patterns: Sequence[str] = (), *, legacy: bool = False) -> dict[str, Any]:

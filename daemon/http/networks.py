@@ -14,7 +14,7 @@ from shoal.daemon.http.hooks import NOT_A_MANAGER, Hooks
 from shoal.daemon.http.networkwire import LIST_FILTERS, NetworkWire, local_spec, matches, network_json
 from shoal.daemon.http.times import moment_ns, stamp_ns
 from shoal.daemon.http.versions import version_of
-from shoal.daemon.http.wire import body, empty, filters, labels_match, reply
+from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, reply
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.events import Events
 from shoal.overlay.networks import Networks
@@ -54,7 +54,7 @@ class NetworkRoutes:
 
     async def inspect(self, request: web.Request) -> web.Response:
         reference, scope = request.match_info["id"], request.query.get("scope", "")
-        shown = await self._find(reference, scope)
+        shown = await self._find(reference, scope, verbose=flag(request, "verbose"))
         shown["Containers"] = {
             record.container_id: {
                 "Name": record.name,
@@ -68,13 +68,13 @@ class NetworkRoutes:
         _fit_version(shown, request)
         return reply(shown)
 
-    async def _find(self, reference: str, scope: str = "") -> dict[str, Any]:
+    async def _find(self, reference: str, scope: str = "", *, verbose: bool = False) -> dict[str, Any]:
         """A whole id or name wins, wherever it is; then a prefix. Raises NotFound."""
         local = self._local(reference) if scope in ("", "local") else None
         if local is not None and reference in (local.id, local.name):
             return network_json(local)
         if self._hooks.networks is not None and scope in ("", "swarm", "global"):
-            found = await self._hooks.networks.inspect(reference)
+            found = await self._hooks.networks.inspect(reference, verbose=verbose)
             if found is not None:
                 return found
         if local is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -35,10 +36,11 @@ class SwarmNetworks:
                 log.warning("event=swarm-networks-unavailable error=%s", error)
         return [network_json(info) for info in self._swarm.networks.cluster_networks()]
 
-    async def inspect(self, reference: str) -> dict[str, Any] | None:
+    async def inspect(self, reference: str, *, verbose: bool = False) -> dict[str, Any] | None:
         if self._swarm.manages:
             try:
-                shown: dict[str, Any] = await self._call("GET", f"/networks/{reference}")
+                shown: dict[str, Any] = await self._call(
+                    "GET", f"/networks/{quote(reference, safe='')}{'?verbose=1' if verbose else ''}")
                 return shown
             except NotFound:
                 return None
@@ -56,7 +58,7 @@ class SwarmNetworks:
 
     async def remove(self, reference: str) -> None:
         self._must_manage()
-        await self._call("DELETE", f"/networks/{reference}")
+        await self._call("DELETE", f"/networks/{quote(reference, safe='')}")
 
     def _must_manage(self) -> None:
         if not self._swarm.manages:

@@ -17,12 +17,12 @@ from shoal.daemon.http.containers.inspect import Surroundings, inspect_json
 from shoal.daemon.http.containers.limits import limits, restart_policy
 from shoal.daemon.http.containers.listing import FILTERS, Lookups, select, summary
 from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWire
+from shoal.daemon.http.images import provides
 from shoal.daemon.http.info import unified_cgroups
 from shoal.daemon.http.times import moment_ns
 from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, number, reply
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.nouns import Container, HostConfig, Status
-from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.images import Images
 
 PRUNE_FILTERS = frozenset({"label", "label!", "until"})
@@ -113,13 +113,7 @@ class ContainerRoutes:
         return msgspec.structs.replace(host, endpoints=ends, network_mode=name(host.network_mode))
 
     def _check_platform(self, reference: str, platform: str) -> None:
-        if not platform:
-            return
-        image = self._images.resolve(reference)
-        system, _, rest = platform.partition("/")
-        architecture = rest.partition("/")[0]
-        known = ARCHITECTURES.get(architecture, architecture)
-        if system != image.os or (known and known != image.architecture):
+        if platform and not provides(self._images.resolve(reference), platform):
             raise NotFound(f"image with reference {reference} was found but does not provide the specified "
                            f"platform ({platform})")
 
