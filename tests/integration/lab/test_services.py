@@ -141,7 +141,8 @@ def test_limits_reach_the_containers_and_templates_are_filled(cluster):
     pytest.param({"Name": "x", "TaskTemplate": {}}, 400, "missing runtime", id="no container"),
     pytest.param({"Name": "-bad-", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, 400, "name",
                  id="bad name"),
-    pytest.param({"Name": "taken", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, 409, "taken already exists", id="name"),
+    pytest.param({"Name": "taken", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}}, 409,
+                 "taken already exists", id="name"),
     pytest.param({"Name": "x", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"},
                                                 "Networks": [{"Target": "nowhere"}]}}, 404, "nowhere", id="network"),
 ])

@@ -38,7 +38,8 @@ def test_applied(changes: list[str], expected: ImageConfig) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["", "RUN a", "FROM x", "CMD", "ENV A", "LABEL a=b c", "EXPOSE x", "ENV A='", "HEALTHCHECK a", "HEALTHCHECK --x=1 CMD a"],
+    ["", "RUN a", "FROM x", "CMD", "ENV A", "LABEL a=b c", "EXPOSE x", "ENV A='", "HEALTHCHECK a",
+     "HEALTHCHECK --x=1 CMD a"],
 )  # fmt: skip
 def test_refused(change: str) -> None:
     with pytest.raises(InvalidArgument):
@@ -61,7 +62,8 @@ def test_written_and_read_again() -> None:
 
 
 def test_null_is_absent() -> None:
-    raw = b'{"architecture":"amd64","os":"linux","config":{"Env":null,"Cmd":null,"Labels":null},"rootfs":{"diff_ids":null}}'
+    raw = (b'{"architecture":"amd64","os":"linux","config":{"Env":null,"Cmd":null,"Labels":null},'
+           b'"rootfs":{"diff_ids":null}}')
     assert parse_config(raw, "sha256:1").config == ImageConfig()
 
 

@@ -86,7 +86,8 @@ def oci_archive(blob: bytes, plain: bytes, *, layer_digest: str = "") -> bytes:
     index = json.dumps({"manifests": [{"digest": digest(manifest), "annotations": name}]}).encode()
     members = {"oci-layout": b"{}", "index.json": index}
     for content in (config, manifest, blob):
-        members["blobs/sha256/" + (layer_digest or digest(content) if content is blob else digest(content))[-64:]] = content
+        named = layer_digest if layer_digest and content is blob else digest(content)
+        members["blobs/sha256/" + named[-64:]] = content
     return tar_of(members)
 
 
@@ -133,9 +134,10 @@ async def test_load_of_an_oci_layout(host: Host, kind: str) -> None:
     import gzip
 
     pack = {"gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress, "plain": bytes}[kind]
-    await host.images.load(on_disk(host, oci_archive(pack(A), A)))
+    packed = pack(A)
+    await host.images.load(on_disk(host, oci_archive(packed, A)))
     assert host.images.resolve("oci:v1").layers == (digest(A),)
-    assert digest(pack(A)) in host.blobs()  # as it came, for peers
+    assert digest(packed) in host.blobs()  # as it came, for peers
 
 
 async def test_a_compressed_archive(host: Host) -> None:

@@ -14,7 +14,9 @@ from shoal.engine.storage.unpack import MAX_HEADER_BYTES, unpack
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked by root")
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644, **more: object) -> tarfile.TarInfo:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644, **more: object
+) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode = kind, link, mode
     for key, value in more.items():
