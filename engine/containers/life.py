@@ -299,7 +299,14 @@ class Life:
                 return
             self._restarts.pop(container_id, None)
             self._table.change_state(container_id, restart_count=state.restart_count + 1)
-            await self._start(container_id)  # its state says why it failed
+            if await self._start(container_id) is not None:
+                self._try_again(container_id)
+
+    def _try_again(self, container_id: str) -> None:
+        """It was to be started again, and could not be (its network is not there yet?): its policy still holds."""
+        container = self._settle(self._table.get(container_id))
+        if container.state.status is Status.RESTARTING:
+            self._start_later(container_id, self._delays[container_id])
 
     async def _give_up_restarting(self, container_id: str) -> None:
         async with self.lock(container_id):

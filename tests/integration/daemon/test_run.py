@@ -97,6 +97,7 @@ class Terminal:
     """A docker command on a terminal of 30 lines and 100 columns."""
 
     def __init__(self, host: Machine, *words: str) -> None:
+        self._seen = b""
         self._near, far = pty.openpty()
         fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         self.client = subprocess.Popen(["docker", *words], env=host.environment(), stdin=far, stdout=far, stderr=far,
@@ -107,11 +108,11 @@ class Terminal:
         os.write(self._near, text.encode())
 
     def until(self, text: str) -> None:
-        """Read until `text` has come."""
-        seen = b""
-        while text.encode() not in seen:
-            assert select.select([self._near], [], [], 20)[0], seen
-            seen += os.read(self._near, 65536)
+        """Read until `text` has come; what follows it is kept for the next."""
+        while text.encode() not in self._seen:
+            assert select.select([self._near], [], [], 20)[0], self._seen
+            self._seen += os.read(self._near, 65536)
+        self._seen = self._seen.partition(text.encode())[2]
 
     def close(self) -> int:
         code = self.client.wait(20)

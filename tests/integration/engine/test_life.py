@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
 from shoal.api.specs import HealthCheck
-from shoal.engine.containers.nouns import HostConfig, Limits, RestartPolicy, Status, Ulimit
+from shoal.engine.containers.nouns import HostConfig, Limits, MountRequest, RestartPolicy, Status, Ulimit
 
 pytestmark = pytest.mark.root
 
@@ -146,6 +148,20 @@ async def test_always_until_stopped(host):
     count = host.engine.get(container_id).state.restart_count
     await asyncio.sleep(0)
     assert host.engine.get(container_id).state.restart_count == count
+
+
+async def test_always_also_when_a_start_fails(host, tmp_path):
+    """What it needs is not there for a while, as a network may not be when a host boots."""
+    source = tmp_path / "source"
+    source.mkdir()
+    asked = HostConfig(restart=RestartPolicy(name="always"), mounts=(MountRequest(source=str(source), target="/in"),))
+    container_id = await host.create("sleep", "1000", host=asked)
+    await host.engine.start(container_id)
+    source.rename(tmp_path / "away")
+    os.kill(host.engine.get(container_id).state.pid, signal.SIGKILL)
+    await host.until(lambda: "does not exist" in host.engine.get(container_id).state.error, "its start fails")
+    (tmp_path / "away").rename(source)
+    await host.until(lambda: host.engine.get(container_id).state.status is Status.RUNNING, "it runs again")
 
 
 # --- limits ---
