@@ -35,7 +35,8 @@ class Table:
         for place in root.iterdir():
             container = read_record(place / "container.json", Container)
             if container is None:
-                shutil.rmtree(place, ignore_errors=True)  # a create or a removal that did not come to its end
+                if not (place / "container.bad").exists():  # a create or a removal that did not come to its end
+                    shutil.rmtree(place, ignore_errors=True)
                 continue
             self._containers[container.id] = container
             self._names[container.name] = container.id

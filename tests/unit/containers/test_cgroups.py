@@ -1,0 +1,133 @@
+"""Cgroups of both versions as files: which is found, what is written, what a sample reads."""
+
+from pathlib import Path
+
+import pytest
+
+from shoal.api.errors import ShoalError
+from shoal.engine.containers import usage
+from shoal.engine.containers.nouns import BlockUse, Limits
+from shoal.engine.containers.oci.cgroups import Cgroups
+
+HYBRID = ("memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "blkio")
+GROUP = "/shoal/c"
+
+
+def _line(kind: str, mount: Path, options: str) -> str:
+    return f"30 23 0:26 / {mount} rw,relatime - {kind} {kind} rw,{options}\n"
+
+
+@pytest.fixture
+def v1(tmp_path: Path) -> Cgroups:
+    """Hybrid: v1 has the controllers, and an empty v2 stands beside it."""
+    text = "".join(_line("cgroup", tmp_path / name, name) for name in HYBRID)
+    for name in (*HYBRID, "unified"):
+        (tmp_path / (name + GROUP)).mkdir(parents=True)
+    return Cgroups(text + _line("cgroup2", tmp_path / "unified", "nsdelegate"))
+
+
+@pytest.fixture
+def v2(tmp_path: Path) -> Cgroups:
+    (tmp_path / GROUP[1:]).mkdir(parents=True)
+    return Cgroups(_line("cgroup2", tmp_path, "nsdelegate"))
+
+
+def test_versions(v1: Cgroups, v2: Cgroups, tmp_path: Path) -> None:
+    assert (v1.version, v2.version) == (1, 2)
+    assert v1.folder(GROUP, "memory") == tmp_path / "memory/shoal/c"
+    assert v2.folder(GROUP, "memory") == tmp_path / "shoal/c"
+
+
+LIMITS = Limits(memory_bytes=100, memory_reservation_bytes=50, nano_cpus=500_000_000, cpu_shares=1024, pids=9,
+                cpuset_cpus="0-1")
+
+
+def test_limits_v1(v1: Cgroups) -> None:
+    v1.update(GROUP, LIMITS)
+    files = {"memory/memory.limit_in_bytes": "100", "memory/memory.soft_limit_in_bytes": "50",
+             "cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000", "cpu/cpu.shares": "1024",
+             "pids/pids.max": "9", "cpuset/cpuset.cpus": "0-1"}
+    for name, value in files.items():
+        controller, _, file = name.partition("/")
+        assert (v1.folder(GROUP, controller) / file).read_text() == value
+
+
+def test_limits_v2(v2: Cgroups) -> None:
+    v2.update(GROUP, LIMITS)
+    files = {"memory.max": "100", "memory.swap.max": "100", "memory.low": "50", "cpu.max": "50000 100000",
+             "cpu.weight": "39", "pids.max": "9", "cpuset.cpus": "0-1"}
+    assert {path.name: path.read_text() for path in v2.folder(GROUP, "").iterdir()} == files
+
+
+@pytest.mark.parametrize(("limits", "name", "value"), [
+    (Limits(pids=-1), "pids.max", "max"),
+    (Limits(memory_bytes=5, memory_swap_bytes=-1), "memory.swap.max", "max"),
+    (Limits(cpu_quota_us=-1), "cpu.max", "max 100000"),
+    (Limits(cpu_period_us=5000, cpu_quota_us=2000), "cpu.max", "2000 5000"),
+])
+def test_no_limit_v2(v2: Cgroups, limits: Limits, name: str, value: str) -> None:
+    v2.update(GROUP, limits)
+    assert (v2.folder(GROUP, "") / name).read_text() == value
+
+
+def test_swap_grows_first_and_shrinks_last(v1: Cgroups) -> None:
+    swap = v1.folder(GROUP, "memory") / "memory.memsw.limit_in_bytes"
+    (v1.folder("", "memory") / swap.name).touch()
+    swap.write_text("500")
+    assert next(name for _, name, _ in v1._v1_memory(GROUP, Limits(memory_bytes=400))) == swap.name
+    assert [name for _, name, _ in v1._v1_memory(GROUP, Limits(memory_bytes=100))][1] == swap.name
+
+
+def test_freeze(v1: Cgroups, v2: Cgroups) -> None:
+    v1.freeze(GROUP, True)
+    v2.freeze(GROUP, True)
+    assert (v1.folder(GROUP, "freezer") / "freezer.state").read_text() == "FROZEN"
+    assert (v2.folder(GROUP, "") / "cgroup.freeze").read_text() == "1"
+    with pytest.raises(ShoalError, match="cannot freeze cgroup /none"):
+        v1.freeze("/none", True)
+
+
+def test_groups_below_are_removed_too(v2: Cgroups) -> None:
+    (v2.folder(GROUP, "") / "inner/most").mkdir(parents=True)
+    v2.remove(GROUP)
+    assert not v2.folder(GROUP, "").exists()
+    v2.remove(GROUP)  # no error
+
+
+def test_processes_and_kills(v2: Cgroups) -> None:
+    folder = v2.folder(GROUP, "")
+    (folder / "inner").mkdir()
+    (folder / "cgroup.procs").write_text("7\n8\n")
+    (folder / "inner/cgroup.procs").write_text("9\n")
+    (folder / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
+    assert v2.pids(GROUP) == [7, 8, 9]
+    assert v2.oom_kills(GROUP) == 1
+    assert v2.oom_kills("/none") == 0
+
+
+def test_sample_v2(v2: Cgroups) -> None:
+    folder = v2.folder(GROUP, "")
+    for name, text in {"cpu.stat": "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_throttled 1\n", "memory.max": "max\n",
+                       "memory.current": "4096\n", "memory.stat": "anon 1\nfile 2\n", "pids.current": "3\n",
+                       "pids.max": "max\n", "io.stat": "8:0 rbytes=10 wbytes=20 rios=1\n"}.items():
+        (folder / name).write_text(text)
+    seen = usage.sample(v2, GROUP, pid=0)
+    assert (seen.cpu_total_ns, seen.cpu_user_ns, seen.throttled_periods) == (5000, 3000, 1)
+    assert (seen.memory_bytes, seen.memory_stats, seen.pids, seen.pids_limit) == (4096, {"anon": 1, "file": 2}, 3, 0)
+    assert seen.memory_limit_bytes > 1 << 20  # the host's
+    assert seen.block == (BlockUse(major=8, minor=0, operation="read", value=10),
+                          BlockUse(major=8, minor=0, operation="write", value=20))
+
+
+def test_sample_v1(v1: Cgroups) -> None:
+    for controller, name, text in (
+        ("cpuacct", "cpuacct.usage", "7\n"), ("cpuacct", "cpuacct.stat", "user 2\nsystem 1\n"),
+        ("cpuacct", "cpuacct.usage_percpu", "3 4\n"), ("memory", "memory.limit_in_bytes", "8192\n"),
+        ("memory", "memory.usage_in_bytes", "10\n"), ("memory", "memory.max_usage_in_bytes", "11\n"),
+        ("blkio", "blkio.throttle.io_service_bytes_recursive", "8:0 Read 5\n8:0 Discard 0\nTotal 5\n"),
+    ):
+        (v1.folder(GROUP, controller) / name).write_text(text)
+    seen = usage.sample(v1, GROUP, pid=0)
+    assert (seen.cpu_total_ns, seen.cpu_user_ns, seen.cpu_per_cpu_ns) == (7, 20_000_000, (3, 4))
+    assert (seen.memory_bytes, seen.memory_max_bytes, seen.memory_limit_bytes) == (10, 11, 8192)
+    assert seen.block == (BlockUse(major=8, minor=0, operation="read", value=5),)
