@@ -5,13 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.daemon.http.containers.archives import go_mode
 from shoal.daemon.http.containers.detachkeys import DetachKeys, parse
 from shoal.daemon.http.containers.mounts import bind
 from shoal.daemon.http.containers.networking import checked_port, endpoints, published
 from shoal.daemon.http.containers.wire import BindingWire, NetworkingWire
 from shoal.daemon.http.events import matches
+from shoal.daemon.http.images import provides
 from shoal.daemon.http.times import NEVER, moment_ns, rfc3339, stamp_ns
 from shoal.engine.containers.nouns import Event
+from shoal.engine.images.config import Image
 
 S = 1_000_000_000
 
@@ -158,3 +161,19 @@ EVENT = Event(type="container", action="exec_create: sh", actor_id="abcdef", tim
 ])
 def test_filters_of_events(filters, passes):
     assert matches(EVENT, filters) == passes
+
+
+@pytest.mark.parametrize(("mode", "shown"), [
+    (0o100644, 0o644), (0o040755, 1 << 31 | 0o755), (0o120777, 1 << 27 | 0o777), (0o104755, 1 << 23 | 0o755),
+    (0o041777, 1 << 31 | 1 << 20 | 0o777), (0o020666, 1 << 26 | 1 << 21 | 0o666),
+])
+def test_modes_as_go_numbers_them(mode, shown):
+    assert go_mode(mode) == shown
+
+
+@pytest.mark.parametrize(("platform", "fits"), [
+    ("", True), ("linux", True), ("linux/amd64", True), ("linux/x86_64", True), ("linux/amd64/v2", True),
+    ("linux/arm64", False), ("windows/amd64", False),
+])
+def test_platforms_of_images(platform, fits):
+    assert provides(Image(id="sha256:1", architecture="amd64"), platform) == fits
