@@ -210,9 +210,11 @@ class Execs:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await handle.wait()
-        except BaseException:
+        except BaseException as error:
             handle.signal(9)
             await handle.wait()
+            if isinstance(error, TimeoutError):
+                raise ShoalError(f"the runtime did not start the exec in {START_TIMEOUT_S} s") from error
             raise
         finally:
             code = runtime.wait()

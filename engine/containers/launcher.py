@@ -171,8 +171,7 @@ class Launcher:
         """Take everything away that a launch makes. Idempotent; raises the first error, after trying everything."""
         results = await asyncio.gather(
             asyncio.to_thread(self._clear_processes, container), self._networking.down(container.id),
-            return_exceptions=True)
-        await self._rootfs.release(container.id)
+            self._rootfs.release(container.id), return_exceptions=True)
         if self._mounts.holds_file_systems(container):
             running = [other for other in self._table.all() if other.state.running and other.id != container.id]
             await asyncio.to_thread(self._mounts.release, container, running)
