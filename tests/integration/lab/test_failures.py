@@ -107,8 +107,8 @@ def test_killed_managers_come_back_again_and_again(cluster):
         cluster.happen("start", victim)
     cluster.restore()
     for host in ("m1", "m2", "m3"):
-        listed = eventually(lambda host=host: [each["Id"] for each in cluster.client(host).call("GET", "/networks")])
-        assert set(made) <= set(listed)
+        eventually(lambda host=host: {each["Id"] for each in cluster.client(host).call("GET", "/networks")},
+                   lambda listed: set(made) <= listed)
 
 
 def test_all_managers_lost_and_restarted(cluster):
