@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import ssl
@@ -26,6 +25,7 @@ from shoal.api.membership import MANAGER_PORT, Identity, InitRequest, ManagerInf
 from shoal.api.messages import ManagerPeer
 from shoal.manager import founding
 from shoal.manager.ca.server import ca_routes
+from shoal.manager.collector import Collector
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.routes import routes
 from shoal.manager.controlloop import drive
@@ -103,8 +103,7 @@ class Manager:
         except OSError as error:
             raise ShoalError(f"the manager cannot listen on {raft_address(self.identity.listen_addr)}, or not read "
                              f"its log: {error}") from error
-        gc.collect()
-        gc.freeze()  # what was loaded is not walked again
+        Collector().install()  # what was loaded is not walked again
 
     async def serve(self) -> None:
         """Port 2377 and the private socket. Raises ShoalError."""

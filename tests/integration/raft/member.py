@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from shoal.api.states import TaskState
+from shoal.manager.collector import Collector
 from shoal.manager.controlloop import drive
 from shoal.manager.deciders import deciders
 from shoal.manager.office import Office
@@ -53,8 +54,7 @@ class Process:
 
     async def run(self) -> None:
         await self.raft.start()
-        gc.collect()
-        gc.freeze()  # as the manager does
+        Collector().install()  # as the manager does
         async with asyncio.TaskGroup() as group:
             rest = [group.create_task(Office(self.raft, self.store, self._loops).serve()),
                     group.create_task(self._watch_the_loop())]
