@@ -69,11 +69,11 @@ class EngineContainers:
         return self._engine.watch(changed)
 
     async def logs(self, container_id: str, query: LogQuery) -> AsyncIterator[bytes]:
-        lines = self._engine.logs(container_id, EngineLogQuery(
+        batches = self._engine.log_batches(container_id, EngineLogQuery(
             stdout=query.stdout, stderr=query.stderr, follow=query.follow, timestamps=query.timestamps,
             tail=query.tail, since_ns=int(query.since * 1e9)))
-        async for stream, data in lines:
-            yield bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+        async for batch in batches:
+            yield b"".join(bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data for stream, data in batch)
 
 
 def seen(container: Container) -> Seen:

@@ -73,12 +73,12 @@ class StreamRoutes:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         query = _log_query(request)
         container = self._engine.get(request.match_info["id"])
-        lines = self._engine.logs(container.id, query)
+        batches = self._engine.log_batches(container.id, query)
         raw = container.config.tty
         response = web.StreamResponse(headers={"Content-Type": content_type(request, tty=raw)})
         await response.prepare(request)
-        async for stream, data in lines:
-            await response.write(data if raw else frame(stream, data))
+        async for batch in batches:
+            await response.write(b"".join(data if raw else frame(stream, data) for stream, data in batch))
         return response
 
     async def stats(self, request: web.Request) -> web.StreamResponse:

@@ -34,49 +34,51 @@ def files(folder: Path) -> list[Path]:
 
 async def read(
     folder: Path, query: LogQuery, *, runs: Callable[[], bool], watches: Watches
-) -> AsyncIterator[tuple[int, bytes]]:
-    """(stream, line) of the log. `runs`: whether more may come."""
+) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """(stream, line) of the log, as many at once as are there. `runs`: whether more may come."""
     wanted = {stream for stream, asked in ((1, query.stdout), (2, query.stderr)) if asked}
-    async for line in _lines(folder, query, runs=runs, watches=watches):
-        if query.since_ns and time_ns(line.time) < query.since_ns:
-            continue
-        if query.until_ns and time_ns(line.time) > query.until_ns:
+    async for lines in _lines(folder, query, runs=runs, watches=watches):
+        if query.since_ns:
+            lines = [line for line in lines if time_ns(line.time) >= query.since_ns]
+        late = bool(query.until_ns) and any(time_ns(line.time) > query.until_ns for line in lines)
+        if late:
+            lines = [line for line in lines if time_ns(line.time) <= query.until_ns]
+        shown = [(line.stream, line.stamp + b" " + line.content if query.timestamps else line.content)
+                 for line in lines if line.stream in wanted]
+        if shown:
+            yield shown
+        if late:
             return
-        if line.stream in wanted:
-            yield line.stream, line.stamp + b" " + line.content if query.timestamps else line.content
 
 
 async def _lines(
     folder: Path, query: LogQuery, *, runs: Callable[[], bool], watches: Watches
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[list[Line]]:
     joiner = Joiner()
     reader = _Reader(folder, query.tail)
     try:
         if query.follow and runs():
             with watches.watch(folder) as grown:
-                async for line in _follow(reader, joiner, grown, runs, query.until_ns):
-                    yield line
+                async for lines in _follow(reader, joiner, grown, runs, query.until_ns):
+                    yield lines
         while data := reader.read():
-            for line in joiner.feed(data):
-                yield line
+            yield list(joiner.feed(data))
             await asyncio.sleep(0)
-        for line in joiner.end():
-            yield line
+        yield list(joiner.end())
     finally:
         reader.close()
 
 
 async def _follow(
     reader: _Reader, joiner: Joiner, grown: asyncio.Event, runs: Callable[[], bool], until_ns: int
-) -> AsyncIterator[Line]:
+) -> AsyncIterator[list[Line]]:
     """Until the container has ended; what is left to read then is left."""
     while runs():
         grown.clear()
         read_something = False
         while data := reader.read():
             read_something = True
-            for line in joiner.feed(data):
-                yield line
+            yield list(joiner.feed(data))
             await asyncio.sleep(0)
         if until_ns and time.time_ns() > until_ns:
             return
