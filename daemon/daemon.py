@@ -57,8 +57,8 @@ class Daemon:
         self.images = Images(self.data_root / "images", driver)
         rootfs = RootFSStore(driver, self.images.layers_of)
         self.networks = Networks(self.data_root, self.run_root)
-        await self.networks.start()
         self._closing.push_async_callback(self.networks.stop)
+        await self.networks.start()
         await self._start_engine(rootfs)
         await self._serve(build_app(
             self.engine, self.images, self.networks, Archives(self.engine, rootfs),
@@ -102,8 +102,8 @@ class Daemon:
         return next(local, "overlay")
 
     async def _start_swarm(self) -> None:
-        await self.swarm.start()
         self._closing.push_async_callback(self.swarm.stop)
+        await self.swarm.start()
         self.attaching.reconcile()
 
     async def _serve(self, app: web.Application) -> None:
