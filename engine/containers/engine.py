@@ -7,6 +7,7 @@ prefix of an id. What a reference does not mean raises NotFound, "No such contai
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
@@ -59,6 +60,8 @@ from shoal.engine.storage.rootfs import RootFSStore
 
 T = TypeVar("T")
 
+_CPUS = os.cpu_count() or 1
+
 CLOSE_TIMEOUT_S = 5
 """What is under way when the engine closes may take so long to come to its end; the next start takes up the rest."""
 
@@ -89,7 +92,7 @@ class Engine:
         self._rootfs = rootfs
         self._networking = networking
         self._cgroups = Cgroups()
-        self._cgroup_parent = cgroup_parent or DEFAULT_PARENT
+        self._cgroup_parent = "/" + (cgroup_parent or DEFAULT_PARENT).strip("/")
         self._wanted_runtime = runtime
         self._waits = Waits()
         self._watches = Watches()
@@ -187,7 +190,7 @@ class Engine:
         """
         image = self._images.resolve(config.image)
         merged = merge.merge(config, image.config)
-        warnings = merge.check(merged, host)
+        warnings = merge.check(merged, host, cpus=_CPUS)
         container_id = new_container_id()
         name = self._table.reserve(name, container_id)
         try:
@@ -249,7 +252,7 @@ class Engine:
         """Change limits (those that are not 0 or empty) and the restart policy. Returns warnings."""
         container = self._table.find(ref)
         host = merge.updated(container.host, limits, restart)
-        warnings = merge.check_limits(host.limits, update=True)
+        warnings = merge.check_limits(host.limits, cpus=_CPUS, update=True)
         if container.state.running:
             group = self._launcher.group(container)
             await asyncio.to_thread(self._cgroups.update, group, limits)

@@ -58,12 +58,11 @@ class Launcher:
 
     async def launch(self, container: Container) -> Monitor:
         """Everything up to where the program begins (`Monitor.release`). Raises ShoalError; nothing is left then."""
-        async with self._slots:
-            try:
-                return await self._launch(container)
-            except BaseException:
-                await asyncio.shield(self.clear(container))
-                raise
+        try:
+            return await self._launch(container)
+        except BaseException:
+            await asyncio.shield(self.clear(container))
+            raise
 
     async def _launch(self, container: Container) -> Monitor:
         joined = self._joined(container)
@@ -74,10 +73,11 @@ class Launcher:
         launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined)
         config = container.config
         none = container.host.log.driver == "none"
-        return await self.monitors.spawn(
-            container.id, _encode(spec.build(launch)),
-            log=None if none else self._table.folder(container.id) / reader.NAME,
-            tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.stdin_once)
+        async with self._slots:
+            return await self.monitors.spawn(
+                container.id, _encode(spec.build(launch)),
+                log=None if none else self._table.folder(container.id) / reader.NAME,
+                tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.stdin_once)
 
     async def _root(self, container: Container) -> Path:
         return await self._rootfs.prepare(container.id, container.image_id)
@@ -90,7 +90,7 @@ class Launcher:
         ports = asked.ports
         if asked.publish_all:
             named = {(port.container_port, port.protocol) for port in ports}
-            exposed = (_port(text) for text in config.exposed_ports)
+            exposed = (port for text in config.exposed_ports for port in exposed_ports(text))
             ports += tuple(port for port in exposed if (port.container_port, port.protocol) not in named)
         return SandboxRequest(
             container_id=container.id, name=container.name, hostname=hostname(container), mode=mode,
@@ -248,9 +248,14 @@ def classify(message: str) -> tuple[ShoalError, int]:
     return ShoalError(message), 128
 
 
-def _port(text: str) -> PublishedPort:
-    number, _, protocol = text.partition("/")
-    return PublishedPort(container_port=int(number), protocol=protocol or "tcp")
+def exposed_ports(text: str) -> list[PublishedPort]:
+    """The ports of "80", "80/udp" or "8000-8010/tcp", for the host to choose its own. Raises InvalidArgument."""
+    numbers, _, protocol = text.partition("/")
+    first, _, last = numbers.partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal() or not 0 < int(first) <= int(last or first) < 65536:
+        raise InvalidArgument(f"invalid port specification: {text!r}")
+    return [PublishedPort(container_port=number, protocol=protocol or "tcp")
+            for number in range(int(first), int(last or first) + 1)]
 
 
 async def _both(first: Awaitable[T], second: Awaitable[Any]) -> tuple[T, Any]:

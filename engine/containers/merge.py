@@ -6,7 +6,6 @@ daemon/daemon_unix.go (verifyPlatformContainerResources).
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 import signal as signals
@@ -80,7 +79,7 @@ def parse_signal(text: str) -> int:
     return number
 
 
-def check(config: ContainerConfig, host: HostConfig) -> list[str]:
+def check(config: ContainerConfig, host: HostConfig, *, cpus: int) -> list[str]:
     """Warnings. Raises InvalidArgument."""
     if config.stop_signal:
         parse_signal(config.stop_signal)
@@ -107,11 +106,11 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     spec.security(host.security_opt)
     for rule in host.device_cgroup_rules:
         spec.device_rule(rule)
-    return check_limits(host.limits)
+    return check_limits(host.limits, cpus=cpus)
 
 
-def check_limits(limits: Limits, *, update: bool = False) -> list[str]:
-    """Warnings. Raises InvalidArgument."""
+def check_limits(limits: Limits, *, cpus: int, update: bool = False) -> list[str]:
+    """Warnings. `cpus`: how many this host has. Raises InvalidArgument."""
     for what, value in (("memory limit", limits.memory_bytes), ("memory reservation", limits.memory_reservation_bytes)):
         if value and value < MIN_MEMORY_BYTES:
             raise InvalidArgument(f"Minimum {what} allowed is 6MB")
@@ -123,15 +122,14 @@ def check_limits(limits: Limits, *, update: bool = False) -> list[str]:
         raise InvalidArgument("Minimum memory limit can not be less than memory reservation limit, see usage")
     if limits.memory_swappiness is not None and not -1 <= limits.memory_swappiness <= 100:
         raise InvalidArgument(f"Invalid value: {limits.memory_swappiness}, valid memory swappiness range is 0-100")
-    _check_cpu(limits)
+    _check_cpu(limits, cpus)
     if limits.oom_kill_disable and not limits.memory_bytes:
         return ["OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
                 "running out of resources."]
     return []
 
 
-def _check_cpu(limits: Limits) -> None:
-    cpus = os.cpu_count() or 1
+def _check_cpu(limits: Limits, cpus: int) -> None:
     if limits.nano_cpus and limits.cpu_period_us:
         raise InvalidArgument("Conflicting options: Nano CPUs and CPU Period cannot both be set")
     if limits.nano_cpus and limits.cpu_quota_us > 0:

@@ -5,7 +5,7 @@ import pytest
 
 from shoal.api.errors import InvalidArgument
 from shoal.api.specs import HealthCheck
-from shoal.engine.containers import health, merge, restart, top
+from shoal.engine.containers import health, launcher, merge, restart, top
 from shoal.engine.containers.logs import logline, rotation
 from shoal.engine.containers.logs.logline import Joiner, tail_offset, time_ns
 from shoal.engine.containers.nouns import (
@@ -252,7 +252,7 @@ def test_signals_that_are_refused(text):
 ])
 def test_requests_that_are_refused(config, host, message):
     with pytest.raises(InvalidArgument, match=message):
-        merge.check(config, host)
+        merge.check(config, host, cpus=2)
 
 
 def test_update_changes_what_it_names():
@@ -260,6 +260,33 @@ def test_update_changes_what_it_names():
     after = merge.updated(before, Limits(pids=3), RestartPolicy(name="always"))
     assert after == msgspec.structs.replace(
         before, limits=Limits(memory_bytes=1, pids=3), restart=RestartPolicy(name="always"))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("80", [(80, "tcp")]), ("53/udp", [(53, "udp")]), ("8000-8001/tcp", [(8000, "tcp"), (8001, "tcp")]),
+])
+def test_exposed_ports(text, expected):
+    assert [(port.container_port, port.protocol) for port in launcher.exposed_ports(text)] == expected
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "65536", "9-8", "1-x/tcp"])
+def test_exposed_ports_that_are_refused(text):
+    with pytest.raises(InvalidArgument, match="invalid port specification"):
+        launcher.exposed_ports(text)
+
+
+@pytest.mark.parametrize(("message", "status", "code"), [
+    ('exec: "x": executable file not found in $PATH', 400, 127),
+    ("exec /x: no such file or directory", 400, 127),
+    ('exec: "/etc": permission denied', 400, 126),
+    ('exec: "/etc": is a directory', 400, 126),
+    ("mount /a:/b: not a directory", 400, 127),
+    ("something else", 500, 128),
+])
+def test_why_a_start_failed(message, status, code):
+    error, exit_code = launcher.classify(message)
+    assert (error.status, exit_code) == (status, code)
+    assert error.message.startswith(message)
 
 
 def test_processes_of_ps():
