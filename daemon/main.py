@@ -9,6 +9,7 @@ import sys
 
 from shoal.api.errors import ShoalError
 from shoal.daemon.memory import give_back_early
+from shoal.daemon.notify import notify
 from shoal.daemon.settings import Settings, from_arguments
 
 
@@ -42,8 +43,10 @@ async def run(settings: Settings) -> None:
     daemon = Daemon(settings)
     try:
         await daemon.start()
+        notify("READY=1")
         await stop.wait()
     finally:
+        notify("STOPPING=1")
         await daemon.stop()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shoal.api.errors import PermissionDenied
@@ -31,6 +31,7 @@ class Networks(Containers):
     """Implements `shoal.api.sandbox.Networking`. One for each host; `start` before anything else."""
 
     _watch: asyncio.Task[None] | None = None
+    _dropping: Sequence[str] = ()
 
     # --- life ---
 
@@ -47,9 +48,7 @@ class Networks(Containers):
         await self._in_thread(self._plumber.sweep, self._cluster.live_paths() | {record.netns for record in records},
                               {one.host_link for record in records for one in record.attached})
         await self._rewrite_host_table()
-        for chain in await self._in_thread(self._plumber.dropping_chains):
-            log.warning("a firewall chain of another program drops forwarded packets: containers may not reach "
-                        "the outside or each other", extra={"chain": chain})
+        await self._name_dropping_chains()
         self._watch = asyncio.get_running_loop().create_task(self._audit_now_and_then())
 
     async def stop(self) -> None:
@@ -153,8 +152,20 @@ class Networks(Containers):
             await asyncio.sleep(AUDIT_PERIOD_S)
             try:
                 await self._cluster.audit()
+                await self._name_dropping_chains()
             except Exception:
-                log.exception("the overlay networks could not be compared with the kernel; tried again later")
+                log.exception("the networks could not be compared with the kernel; tried again later")
+
+    async def _name_dropping_chains(self) -> None:
+        """Say once of each firewall chain of another program that it drops what this host forwards."""
+        if self._plumber is None:
+            return
+        chains = await self._in_thread(self._plumber.dropping_chains)
+        for chain in chains:
+            if chain not in self._dropping:
+                log.warning('event=forwarding-dropped chain="%s" effect="containers may not reach the outside, nor '
+                            'clients their published ports" mend="let this chain accept the bridges of Shoal"', chain)
+        self._dropping = chains
 
     def _ensure_bridges(self) -> None:
         for network in self._local.bridges():
