@@ -90,6 +90,7 @@ class Daemon:
         announced = Announced(attaching, lambda *event: self.engine.events.publish(*event), self._driver_of)
         self.engine = Engine(data_root=self.data_root, run_root=self.run_root, images=self.images, rootfs=rootfs,
                              networking=announced, cgroup_parent=settings.cgroup_parent,
+                             cgroup_driver=settings.cgroup_driver,
                              runtime=settings.default_runtime)
         self.images.users = self.engine.image_users
         self.images.emit = partial(self.engine.events.publish, "image")

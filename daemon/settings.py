@@ -14,6 +14,7 @@ RUN_ROOT = Path("/run/shoal")
 CONFIG_FILE = Path("/etc/shoal/shoald.json")
 SOCKET_NAME = "shoal.sock"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+CGROUP_DRIVERS = ("auto", "systemd", "cgroupfs")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
@@ -22,7 +23,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     data_root: str = str(DATA_ROOT)
     run_root: str = str(RUN_ROOT)
     hosts: tuple[str, ...] = ()  # unix://PATH; none: shoal.sock in the run root
-    cgroup_parent: str = ""
+    cgroup_parent: str = ""  # a slice (x.slice) with systemd's driver, else a path
+    cgroup_driver: str = "auto"  # auto, systemd, cgroupfs
     labels: tuple[str, ...] = ()  # key=value, the engine's labels
     log_level: str = "info"
     default_runtime: str = ""  # empty: the first of runc and crun that works
@@ -58,7 +60,9 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--data-root", help=f"folder of what is kept (default {DATA_ROOT})")
     add("--run-root", help=f"folder of what ends with the boot (default {RUN_ROOT})")
     add("-H", "--host", dest="hosts", action="append", help="where to serve, unix://PATH (repeatable)")
-    add("--cgroup-parent", help="cgroup below which containers are made")
+    add("--cgroup-parent", help="cgroup below which containers are made (a slice with the driver systemd)")
+    add("--cgroup-driver", choices=CGROUP_DRIVERS,
+        help="who makes containers' cgroups (default auto: systemd where it is PID 1 and has cgroup v2)")
     add("--label", dest="labels", action="append", help="label of this engine, key=value (repeatable)")
     add("--log-level", choices=LOG_LEVELS)
     add("--default-runtime", help="OCI runtime (default: the first of runc and crun that works)")

@@ -144,6 +144,7 @@ class EngineInfo:
             "Images": len(self._images.all()),
             "NEventsListener": self._engine.events.listeners,
             "Labels": self._labels,
+            "CgroupDriver": self._engine.cgroup_driver,
             "DefaultRuntime": name,
             "Runtimes": {name: {"path": path}},
         }

@@ -44,8 +44,8 @@ from shoal.engine.containers.nouns import (
     Usage,
     WaitResult,
 )
-from shoal.engine.containers.oci import runtime
-from shoal.engine.containers.oci.cgroups import DEFAULT_PARENT, Cgroups
+from shoal.engine.containers.oci import cgroupdriver, runtime, systemd
+from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.monitor import RESIZE, Monitor, Monitors
 from shoal.engine.containers.prober import Prober
 from shoal.engine.containers.removal import Removal
@@ -81,9 +81,10 @@ class Engine:
         rootfs: RootFSStore,
         networking: Networking,
         cgroup_parent: str = "",
+        cgroup_driver: str = cgroupdriver.AUTO,
         runtime: str = "",
     ) -> None:
-        """`runtime`: runc, crun or a path; empty: the first that works here."""
+        """`runtime`: runc, crun or a path; empty: the first that works here. Raises InvalidArgument."""
         self.events = Events()
         self.volumes = Volumes(data_root / "volumes", users=self._volume_users, emit=self._emit_volume)
         self._table = Table(data_root / "containers")
@@ -92,7 +93,8 @@ class Engine:
         self._rootfs = rootfs
         self._networking = networking
         self._cgroups = Cgroups()
-        self._cgroup_parent = "/" + (cgroup_parent or DEFAULT_PARENT).strip("/")
+        self._drivers = cgroupdriver.candidates(
+            cgroup_driver, cgroup_parent, version=self._cgroups.version, systemd=systemd.is_init())
         self._wanted_runtime = runtime
         self._waits = Waits()
         self._watches = Watches()
@@ -108,11 +110,13 @@ class Engine:
         Raises ShoalError where no runtime works.
         """
         self._run_root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._runtime = await asyncio.to_thread(
-            runtime.find, self._wanted_runtime, self._run_root, self._cgroup_parent)
+        if not systemd.is_init():
+            await asyncio.to_thread(self._cgroups.make_room)
+        self._runtime, self._driver = await asyncio.to_thread(
+            runtime.find, self._wanted_runtime, self._run_root, self._drivers)
         monitors = Monitors(self._run_root / "containers", self._runtime)
         self._launcher = Launcher(
-            monitors=monitors, cgroups=self._cgroups, cgroup_parent=self._cgroup_parent, rootfs=self._rootfs,
+            monitors=monitors, cgroups=self._cgroups, driver=self._driver, rootfs=self._rootfs,
             networking=self._networking, mounts=self._mounts, table=self._table)
         self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit)
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
@@ -145,6 +149,10 @@ class Engine:
     @property
     def cgroup_version(self) -> int:
         return self._cgroups.version
+
+    @property
+    def cgroup_driver(self) -> str:
+        return self._driver.name
 
     def _sweep(self) -> None:
         """Take away the bundles of containers that are no more."""
@@ -191,6 +199,7 @@ class Engine:
         image = self._images.resolve(config.image)
         merged = merge.merge(config, image.config)
         warnings = merge.check(merged, host, cpus=_CPUS)
+        self._driver.check(host.cgroup_parent)
         container_id = new_container_id()
         name = self._table.reserve(name, container_id)
         try:
@@ -254,8 +263,7 @@ class Engine:
         host = merge.updated(container.host, limits, restart)
         warnings = merge.check_limits(host.limits, cpus=_CPUS, update=True)
         if container.state.running:
-            group = self._launcher.group(container)
-            await asyncio.to_thread(self._cgroups.update, group, limits)
+            await asyncio.to_thread(self._launcher.limit, container, host.limits)
         self._table.change(container.id, host=host)
         self._emit(container, "update", {})
         return warnings

@@ -16,10 +16,11 @@ from shoal.api.sandbox import EndpointRequest, Networking, PublishedPort, Sandbo
 from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.logs import reader
 from shoal.engine.containers.mounts import Mounts
-from shoal.engine.containers.nouns import Container
-from shoal.engine.containers.oci import capabilities, host, seccomp, spec, users
+from shoal.engine.containers.nouns import Container, Limits
+from shoal.engine.containers.oci import capabilities, host, seccomp, spec, systemd, users
+from shoal.engine.containers.oci.cgroupdriver import Driver, unit_of, unit_properties
 from shoal.engine.containers.oci.cgroups import Cgroups
-from shoal.engine.containers.oci.monitor import Monitor, Monitors, RuntimeFailed
+from shoal.engine.containers.oci.monitor import Monitor, Monitors, RuntimeFailed, ran_out_of_memory
 from shoal.engine.containers.table import Table
 from shoal.engine.storage.mount import mount, unmount
 from shoal.engine.storage.rootfs import RootFSStore
@@ -37,12 +38,13 @@ class Launcher:
     """`table` has the other containers that a mode names (container:<ref>)."""
 
     def __init__(
-        self, *, monitors: Monitors, cgroups: Cgroups, cgroup_parent: str, rootfs: RootFSStore, networking: Networking,
+        self, *, monitors: Monitors, cgroups: Cgroups, driver: Driver, rootfs: RootFSStore, networking: Networking,
         mounts: Mounts, table: Table,
     ) -> None:
         self.monitors = monitors
         self.cgroups = cgroups
-        self._cgroup_parent = cgroup_parent
+        self._driver = driver
+        self._groups: dict[str, str] = {}  # container → its cgroup, while it has one
         self._rootfs = rootfs
         self._networking = networking
         self._mounts = mounts
@@ -50,9 +52,27 @@ class Launcher:
         self._slots = asyncio.Semaphore(CONCURRENT_STARTS)
 
     def group(self, container: Container) -> str:
-        """The container's cgroup."""
-        parent = container.host.cgroup_parent or self._cgroup_parent
-        return f"/{parent.strip('/')}/{container.id}"
+        """The container's cgroup: as written down at its launch, for the settings may have changed since."""
+        if container.id not in self._groups:
+            try:
+                group = (self.monitors.bundle(container.id) / "cgroup").read_text()
+            except OSError:
+                return self._driver.group(container.id, container.host.cgroup_parent)
+            self._groups[container.id] = group
+        return self._groups[container.id]
+
+    def limit(self, container: Container, limits: Limits) -> None:
+        """Put these limits on it while it runs. Blocking. Raises ShoalError."""
+        group = self.group(container)
+        if unit := unit_of(group):
+            systemd.set_properties(unit, unit_properties(limits))  # first: it rounds what the files then say exactly
+        self.cgroups.update(group, limits)
+
+    def ran_out_of_memory(self, container: Container) -> bool:
+        """Whether the kernel killed something in it for lack of memory."""
+        group = self.group(container)
+        seen = bool(unit_of(group)) and ran_out_of_memory(self.monitors.bundle(container.id))
+        return seen or self.cgroups.oom_kills(group) > 0
 
     # --- up ---
 
@@ -117,6 +137,7 @@ class Launcher:
         """What blocks: users, volumes, devices, and the files that are bound in."""
         asked = container.host
         bundle = self.monitors.bundle(container.id)
+        self._place(container, bundle)
         security = spec.security(asked.security_opt)
         held = capabilities.effective(
             asked.cap_add, asked.cap_drop, privileged=asked.privileged, held=host.held_capabilities())
@@ -126,7 +147,7 @@ class Launcher:
         return spec.Launch(
             container=container,
             root=str(root),
-            cgroup=self.group(container),
+            cgroup=self._driver.oci_path(container.id, asked.cgroup_parent),
             hostname=hostname(container),
             netns=sandbox.netns,
             user=users.of_root(root, container.config.user, asked.group_add),
@@ -145,7 +166,15 @@ class Launcher:
             init_path=host.init_path() if asked.init else "",
             cgroup_version=self.cgroups.version,
             counts_swap=self.cgroups.counts_swap,
+            annotations=self._driver.annotations(asked.limits),
         )
+
+    def _place(self, container: Container, bundle: Path) -> None:
+        """Settle where its cgroup is to be."""
+        group = self._driver.group(container.id, container.host.cgroup_parent)
+        write_bytes(bundle / "cgroup", group.encode())
+        if unit := unit_of(group):
+            systemd.let_go(unit)
 
     def _shm(self, container: Container, bundle: Path) -> str:
         """A /dev/shm that others can share: this container's own, or the one of the container it joins."""
@@ -179,6 +208,7 @@ class Launcher:
             if isinstance(result, BaseException):
                 raise result
         await asyncio.to_thread(self.monitors.clear, container.id)
+        self._groups.pop(container.id, None)
 
     async def discard(self, container: Container) -> None:
         """Take everything of a container away, also what it wrote. It does not run."""

@@ -10,16 +10,17 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers.nouns import Limits
-from shoal.engine.containers.oci.resources import cpu_quota, swap_limit, v2_weight
+from shoal.engine.containers.oci.resources import cpu_quota, swap_beside_memory, swap_limit, v2_io_weight, v2_weight
 
-DEFAULT_PARENT = "/shoal"
 REMOVE_TIMEOUT_S = 2.0
+FREEZE_TIMEOUT_S = 2.0
 _STEP_S = 0.002
+_MOVES = 10
 
 
 class Cgroups:
@@ -49,8 +50,16 @@ class Cgroups:
     @property
     def counts_swap(self) -> bool:
         if self.version == 2:
-            return True
+            return self._counts_swap_v2()
         return (self.folder("", "memory") / "memory.memsw.limit_in_bytes").exists()
+
+    def _counts_swap_v2(self) -> bool:
+        """As the groups just below the mount tell (it has no such file itself); Linux before 6.1 can leave swap out."""
+        below = [entry.path for entry in os.scandir(self._unified) if entry.is_dir(follow_symlinks=False)]
+        counting = [folder for folder in below if Path(folder, "memory.max").exists()]
+        if counting:
+            return Path(counting[0], "memory.swap.max").exists()
+        return Path("/proc/swaps").exists()
 
     # --- reading ---
 
@@ -71,18 +80,36 @@ class Cgroups:
     # --- writing ---
 
     def freeze(self, group: str, frozen: bool) -> None:
-        """Raises ShoalError."""
+        """Returns once everything in it stands still, or at once where it is to go on. Blocking. Raises ShoalError."""
+        verb = "freeze" if frozen else "thaw"
+        deadline = time.monotonic() + FREEZE_TIMEOUT_S
         try:
-            if self.version == 2:
-                (self.folder(group, "") / "cgroup.freeze").write_text("1" if frozen else "0")
-            else:
-                (self.folder(group, "freezer") / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+            self._write_freeze(group, frozen)
+            while frozen and not self._is_frozen(group):
+                if time.monotonic() > deadline:
+                    self._write_freeze(group, False)
+                    raise ShoalError(f"cannot freeze cgroup {group}: something in it did not stand still in time")
+                time.sleep(_STEP_S)
+                if self.version == 1:
+                    self._write_freeze(group, True)  # what was forked meanwhile is frozen only when asked again
         except OSError as error:
-            raise ShoalError(f"cannot {'freeze' if frozen else 'thaw'} cgroup {group}: {error}") from error
+            raise ShoalError(f"cannot {verb} cgroup {group}: {error}") from error
+
+    def _write_freeze(self, group: str, frozen: bool) -> None:
+        if self.version == 2:
+            (self.folder(group, "") / "cgroup.freeze").write_text("1" if frozen else "0")
+        else:
+            (self.folder(group, "freezer") / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def _is_frozen(self, group: str) -> bool:
+        if self.version == 2:
+            return read_table(self.folder(group, "") / "cgroup.events").get("frozen", 0) == 1
+        return (self.folder(group, "freezer") / "freezer.state").read_text().strip() == "FROZEN"
 
     def update(self, group: str, limits: Limits) -> None:
         """Write the limits that are set. Raises ShoalError naming the first that the kernel refuses."""
-        for controller, name, value in _v2_files(limits) if self.version == 2 else self._v1_files(group, limits):
+        files = self._v2_files(group, limits) if self.version == 2 else self._v1_files(group, limits)
+        for controller, name, value in files:
             try:
                 (self.folder(group, controller) / name).write_text(value)
             except OSError as error:
@@ -124,6 +151,40 @@ class Cgroups:
                     writes.reverse()
         return writes
 
+    def _v2_files(self, group: str, limits: Limits) -> Iterator[tuple[str, str, str]]:
+        counted = self.counts_swap
+        yield from (file for file in v2_files(limits) if counted or file[1] != "memory.swap.max")
+        if limits.blkio_weight:
+            if (self.folder(group, "") / "io.bfq.weight").exists():
+                yield "", "io.bfq.weight", str(limits.blkio_weight)
+            else:
+                yield "", "io.weight", str(v2_io_weight(limits.blkio_weight))
+
+    def make_room(self) -> None:
+        """Let groups with controllers be made below the mount's root. Nothing to do on most hosts. Raises ShoalError.
+
+        Within a container the root is no real one: while processes are in it, it can pass no controller
+        on (cgroup v2, "no internal processes"). They are moved into a leaf.
+        """
+        root = self._unified
+        if self.version != 2 or not (root / "cgroup.type").exists():
+            return
+        try:
+            missing = set((root / "cgroup.controllers").read_text().split())
+            missing -= set((root / "cgroup.subtree_control").read_text().split())
+            if not missing:
+                return
+            leaf = root / "init"
+            leaf.mkdir(exist_ok=True)
+            for _ in range(_MOVES):  # what is forked meanwhile is met again
+                pids = (root / "cgroup.procs").read_text().split()
+                if not _move(pids, leaf / "cgroup.procs"):
+                    break
+            (root / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(missing)))
+        except OSError as error:
+            raise ShoalError(f"cannot hand cgroup controllers on below {root}: {error}; "
+                             "give this container a cgroup namespace of its own that it may write to") from error
+
     # --- the end ---
 
     def kill(self, group: str) -> None:
@@ -163,12 +224,24 @@ def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[str, Path, list[str]]]:
             yield kind, Path(before.split()[4]), options.split(",")
 
 
-def _v2_files(limits: Limits) -> Iterator[tuple[str, str, str]]:
+def _move(pids: Iterable[str], procs: Path) -> bool:
+    """Whether any was moved."""
+    moved = False
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            procs.write_text(pid)
+            moved = True
+    return moved
+
+
+def v2_files(limits: Limits) -> Iterator[tuple[str, str, str]]:
+    """(controller, file, value) of the limits that are set, the weight of block devices apart. Pure."""
     if limits.memory_bytes:
         yield "", "memory.max", str(limits.memory_bytes)
-        swap = swap_limit(limits)
-        if swap:
-            yield "", "memory.swap.max", "max" if swap == -1 else str(swap - limits.memory_bytes)
+        swap = swap_beside_memory(limits)
+        yield "", "memory.swap.max", "max" if swap == -1 else str(swap)
+    elif limits.memory_swap_bytes == -1:
+        yield "", "memory.swap.max", "max"
     if limits.memory_reservation_bytes:
         yield "", "memory.low", str(limits.memory_reservation_bytes)
     if limits.cpu_shares:

@@ -7,6 +7,8 @@ exit code in a file. `Monitors.spawn` starts one; `find` finds one again.
         monitor.json                which processes these are
         attach, ctl                 conmon's socket and FIFO
         exit                        the exit code, once there is one
+        oom                         there once the kernel killed something for lack of memory
+        cgroup                      where its cgroup is
         conmon.log                  what conmon complained of
 
 The container waits in the runtime's exec.fifo until `Monitor.release`, so that
@@ -141,6 +143,11 @@ def exit_of(bundle: Path) -> tuple[int, int] | None:
         return None
 
 
+def ran_out_of_memory(bundle: Path) -> bool:
+    """Whether conmon saw the kernel kill for lack of memory; systemd removes the cgroup that could tell."""
+    return (bundle / "oom").exists()
+
+
 class Monitors:
     """Starts conmon, and finds it again. `root`: where the bundles are."""
 
@@ -167,7 +174,8 @@ class Monitors:
         bundle = self.bundle(container_id)
         command = ["conmon", "--api-version", "1", "--sync", "--no-sync-log", "--full-attach",
                    "--cid", container_id, "--cuuid", container_id, "--bundle", str(bundle),
-                   "--runtime", self.runtime.path, "--runtime-arg", f"--root={self.runtime.root}",
+                   "--runtime", self.runtime.path,
+                   *(word for flag in self.runtime.flags for word in ("--runtime-arg", flag)),
                    # with a log of its own, the runtime's standard error is the plain message
                    "--runtime-arg", f"--log={bundle / 'runtime.log'}",
                    "--container-pidfile", str(bundle / "pid"), "--persist-dir", str(bundle),

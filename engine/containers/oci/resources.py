@@ -23,13 +23,27 @@ def swap_limit(limits: Limits) -> int:
     return limits.memory_bytes * 2
 
 
+def swap_beside_memory(limits: Limits) -> int:
+    """Swap alone, as cgroup v2 counts it, of limits that limit the memory; -1 for no limit."""
+    swap = swap_limit(limits)
+    return swap if swap == -1 else swap - limits.memory_bytes
+
+
 def v2_weight(shares: int) -> int:
     """cpu.weight of cpu.shares. Source: runc, libcontainer/cgroups/utils.go."""
     return 1 + (max(2, min(shares, 262_144)) - 2) * 9999 // 262_142
 
 
-def oci_resources(limits: Limits, *, counts_swap: bool) -> dict[str, Any]:
-    """The `linux.resources` of the specification, devices apart."""
+def v2_io_weight(weight: int) -> int:
+    """io.weight of blkio.weight. Source: runc, libcontainer/cgroups/utils.go."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
+def oci_resources(limits: Limits, *, counts_swap: bool, cgroup_version: int = 1) -> dict[str, Any]:
+    """The `linux.resources` of the specification, devices apart.
+
+    cgroup v2 knows neither swappiness nor a disabled OOM killer: crun refuses them there, so they are left out.
+    """
     memory: dict[str, Any] = {}
     if limits.memory_bytes:
         memory["limit"] = limits.memory_bytes
@@ -37,9 +51,10 @@ def oci_resources(limits: Limits, *, counts_swap: bool) -> dict[str, Any]:
             memory["swap"] = swap_limit(limits)
     if limits.memory_reservation_bytes:
         memory["reservation"] = limits.memory_reservation_bytes
-    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0:
+    first = cgroup_version == 1
+    if first and limits.memory_swappiness is not None and limits.memory_swappiness >= 0:
         memory["swappiness"] = limits.memory_swappiness
-    if limits.oom_kill_disable:
+    if first and limits.oom_kill_disable:
         memory["disableOOMKiller"] = True
     cpu: dict[str, Any] = {}
     if limits.cpu_shares:

@@ -1,7 +1,7 @@
 """The OCI runtime of this host: the first of runc and crun that really runs a container here.
 
 That is tried once for each boot and kept in the run root: crun refuses some hosts'
-cgroups, which nothing but a try tells.
+cgroups, which nothing but a try tells, and systemd may not answer.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import logging
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers.files import read_record, write_record
+from shoal.engine.containers.nouns import Limits
+from shoal.engine.containers.oci.cgroupdriver import CgroupFS, Driver, Systemd
 
 log = logging.getLogger(__name__)
 
@@ -24,61 +27,77 @@ TRIAL_TIMEOUT_S = 30
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """`root` is where the runtime keeps its own state."""
+    """`root` is where the runtime keeps its own state; `driver` who makes its cgroups."""
 
     name: str
     path: str
     root: str
+    driver: str = CgroupFS.name
+
+    @property
+    def flags(self) -> list[str]:
+        """Before the runtime's command, where it makes a container."""
+        return [f"--root={self.root}", *["--systemd-cgroup"] * (self.driver == Systemd.name)]
 
 
-def find(wanted: str, run_root: Path, cgroup_parent: str) -> Runtime:
-    """The runtime to use; `wanted` is a name or a path, "" the first that works. Blocking. Raises ShoalError."""
+def find(wanted: str, run_root: Path, drivers: Sequence[Driver]) -> tuple[Runtime, Driver]:
+    """The runtime to use and who makes its cgroups, the first of `drivers` that works.
+
+    `wanted` is a name or a path, "" the first that works. Blocking. Raises ShoalError.
+    """
+    by_name = {driver.name: driver for driver in drivers}
     known = read_record(run_root / "runtime.json", Runtime)
-    if known is not None and wanted in ("", known.name, known.path) and Path(known.path).exists():
-        return known
+    if (known is not None and wanted in ("", known.name, known.path) and known.driver in by_name
+            and Path(known.path).exists()):
+        return known, by_name[known.driver]
     reasons = []
-    for name in (wanted,) if wanted else CANDIDATES:
-        path = shutil.which(name)
-        if path is None:
-            reasons.append(f"{name}: not installed")
-            continue
-        runtime = Runtime(Path(name).name, path, str(run_root / "runtime"))
-        reason = _trial(runtime, cgroup_parent)
-        if not reason:
-            write_record(run_root / "runtime.json", runtime, durable=False)
-            log.info("event=runtime-found name=%s path=%s", runtime.name, path)
-            return runtime
-        reasons.append(f"{name}: {reason}")
-    raise ShoalError("no OCI runtime works on this host: " + "; ".join(reasons))
+    for driver in drivers:
+        for name in (wanted,) if wanted else CANDIDATES:
+            path = shutil.which(name)
+            if path is None:
+                reasons.append(f"{name}: not installed")
+                continue
+            runtime = Runtime(Path(name).name, path, str(run_root / "runtime"), driver.name)
+            reason = trial(runtime, driver)
+            if not reason:
+                write_record(run_root / "runtime.json", runtime, durable=False)
+                log.log(logging.WARNING if reasons else logging.INFO,
+                        "event=runtime-found name=%s path=%s cgroup_driver=%s refused=%r",
+                        runtime.name, path, driver.name, "; ".join(reasons))
+                return runtime, driver
+            reasons.append(f"{name} with the cgroup driver {driver.name}: {reason}")
+    raise ShoalError("no OCI runtime works on this host: " + "; ".join(dict.fromkeys(reasons)))
 
 
-def _trial(runtime: Runtime, cgroup_parent: str) -> str:
-    """Run /bin/true in a container of the host's own programs. Why that failed; "" if it did not."""
+def trial(runtime: Runtime, driver: Driver) -> str:
+    """Run /bin/true in a container of the host's own programs. Why that failed; "" if it did not. Blocking."""
     with tempfile.TemporaryDirectory(prefix="shoal-trial-") as folder:
         root = Path(folder, "rootfs")
         mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
         root.mkdir()
-        for name in ("usr", "bin", "lib", "lib64"):
-            host = Path("/", name)
+        for place in ("usr", "bin", "lib", "lib64"):
+            host = Path("/", place)
             if host.is_symlink():
-                Path(root, name).symlink_to(host.readlink())
+                Path(root, place).symlink_to(host.readlink())
             elif host.is_dir():
-                mounts.append({"destination": f"/{name}", "type": "bind", "source": f"/{name}",
+                mounts.append({"destination": f"/{place}", "type": "bind", "source": f"/{place}",
                                "options": ["rbind", "ro"]})  # type: ignore[dict-item]
-        trial = Path(folder).name
+        name = Path(folder).name
         spec = {
             "ociVersion": "1.0.2",
             "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "cwd": "/", "env": ["PATH=/usr/bin:/bin"]},
             "root": {"path": str(root)},
             "mounts": mounts,
+            "annotations": driver.annotations(Limits()),
             "linux": {
-                "cgroupsPath": f"{cgroup_parent}/{trial}",
+                "cgroupsPath": driver.oci_path(name),
                 "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts")],
                 "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             },
         }
         Path(folder, "config.json").write_bytes(msgspec.json.encode(spec))
-        command = [runtime.path, "--root", f"{folder}/state", "run", "--bundle", folder, trial]
+        command = [runtime.path, *msgspec.structs.replace(runtime, root=f"{folder}/state").flags,
+                   "run", "--bundle", folder, name]
         try:
             done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL,
                                   timeout=TRIAL_TIMEOUT_S)

@@ -44,7 +44,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     container: Container
     root: str
-    cgroup: str
+    cgroup: str  # as linux.cgroupsPath names it
     hostname: str
     netns: str = ""  # "": the host's
     user: User = User()
@@ -62,6 +62,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     init_path: str = ""
     cgroup_version: int = 1
     counts_swap: bool = False
+    annotations: Mapping[str, str] = {}  # for the runtime, beside the user's
 
 
 def security(options: Iterable[str]) -> Security:
@@ -102,8 +103,8 @@ def build(launch: Launch) -> dict[str, Any]:
     }
     if host.uts_mode != "host":
         spec["hostname"] = launch.hostname
-    if host.annotations:
-        spec["annotations"] = host.annotations
+    if host.annotations or launch.annotations:
+        spec["annotations"] = {**host.annotations, **launch.annotations}
     return spec
 
 
@@ -186,7 +187,7 @@ def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]
 
 def _linux(launch: Launch) -> dict[str, Any]:
     host = launch.container.host
-    resources = oci_resources(host.limits, counts_swap=launch.counts_swap)
+    resources = oci_resources(host.limits, counts_swap=launch.counts_swap, cgroup_version=launch.cgroup_version)
     resources["devices"] = _device_rules(launch, host)
     made: dict[str, Any] = {
         "cgroupsPath": launch.cgroup,
@@ -226,8 +227,7 @@ def _namespaces(launch: Launch, host: HostConfig) -> list[dict[str, str]]:
             made.append({"type": kind, "path": launch.joined[kind]})
         elif mode != "host":
             made.append({"type": kind})
-    private = launch.cgroup_version == 2 and not host.privileged
-    if host.cgroupns_mode == "private" or (private and not host.cgroupns_mode):
+    if (host.cgroupns_mode or ("private" if launch.cgroup_version == 2 else "host")) == "private":
         made.append({"type": "cgroup"})
     return made
 

@@ -79,6 +79,7 @@ def test_swap_grows_first_and_shrinks_last(v1: Cgroups) -> None:
 
 
 def test_freeze(v1: Cgroups, v2: Cgroups) -> None:
+    (v2.folder(GROUP, "") / "cgroup.events").write_text("populated 1\nfrozen 1\n")
     v1.freeze(GROUP, True)
     v2.freeze(GROUP, True)
     assert (v1.folder(GROUP, "freezer") / "freezer.state").read_text() == "FROZEN"
