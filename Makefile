@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test test-unit demo bench fuzz clean
+.PHONY: setup check test test-unit test-vm demo bench fuzz clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,11 @@ test: setup
 
 test-unit: setup
 	$(RUN)/pytest tests/unit tests/property
+
+# Three virtual machines, twice; about a quarter of an hour on two cores.
+test-vm: setup
+	sh setup/vm.sh
+	$(RUN)/pytest -x tests/vm
 
 demo: setup
 	$(RUN)/python examples/demo.py

@@ -1,0 +1,277 @@
+"""A swarm's life on a stock kernel: cgroup v2, two OCI runtimes, power that fails. Each test goes on from the last.
+
+Both ways to start shoald go through all of it: by hand on a bare init, and as a systemd unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shoal.api.membership import MANAGER_PORT
+from tests.vm.hosts import RUNTIMES, Hosts
+from tests.vm.machines import Machine, each
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+
+NET = "shop"
+WEB = "mkdir -p /www && echo $HOST > /www/index.html && exec httpd -f -p 80 -h /www"
+CALLS = "while true; do timeout 20 wget -q -O - http://web/ || echo nobody; sleep 1; done"
+MIB = 1 << 20
+LIMITS = {"NanoCPUs": 200_000_000, "MemoryBytes": 64 * MIB, "Pids": 30}
+
+Json = dict[str, Any]
+
+
+def test_daemons_start(hosts: Hosts) -> None:
+    """cgroup v2 and the runtime of each are in `docker info`; no host is degraded."""
+    with hosts.step("start shoald on three machines"):
+        hosts.start()
+    for name in hosts.names:
+        info = hosts.wait_for_daemon(name)
+        assert info["CgroupVersion"] == "2"
+        assert info["DefaultRuntime"] == RUNTIMES[name]
+        assert info["Name"] == name
+        assert info["CgroupDriver"] == ("systemd" if hosts.way.init == "systemd" else "cgroupfs")
+    with hosts.step("load an image on each"):
+        hosts.load_image()
+
+
+def test_one_manager_and_two_workers_form_a_swarm(hosts: Hosts) -> None:
+    vm1 = hosts.machine("vm1")
+    listen = {"ListenAddr": f"0.0.0.0:{MANAGER_PORT}"}
+    with hosts.step("swarm init"):
+        spec = {"Dispatcher": {"HeartbeatPeriod": hosts.heartbeat_ns}}
+        hosts.client("vm1").call("POST", "/swarm/init", body={**listen, "AdvertiseAddr": vm1.address, "Spec": spec})
+    swarm = hosts.client("vm1").call("GET", "/swarm")
+    assert swarm["Spec"]["Dispatcher"]["HeartbeatPeriod"] == hosts.heartbeat_ns
+
+    def join(machine: Machine) -> None:
+        machine.client().call("POST", "/swarm/join", body={
+            **listen, "AdvertiseAddr": machine.address, "RemoteAddrs": [f"{vm1.address}:{MANAGER_PORT}"],
+            "JoinToken": swarm["JoinTokens"]["Worker"]})
+
+    with hosts.step("two workers join"):
+        each([hosts.machine("vm2"), hosts.machine("vm3")], join)
+        hosts.all_ready()
+
+
+def test_a_service_is_reached_by_name_through_its_vip(hosts: Hosts) -> None:
+    """Over VXLAN: the client on vm2 hears all three hosts; `web` is one address, `tasks.web` three."""
+    with hosts.step("network, web service of three replicas and its client"):
+        hosts.network(NET)
+        hosts.service("web", 3, command=("sh", "-c", WEB), networks=[NET],
+                      container={"Env": ["HOST={{.Node.Hostname}}"]})
+        hosts.service("client", 1, command=("sh", "-c", CALLS), networks=[NET],
+                      task={"Placement": {"Constraints": ["node.hostname==vm2"]}})
+        hosts.runs("web", 3)
+        hosts.runs("client", 1)
+    assert hosts.hosts_of("web") == ["vm1", "vm2", "vm3"]
+    with hosts.step("the client hears all three"):
+        hosts.eventually(lambda: set(hosts.logs("client")), lambda heard: {"vm1", "vm2", "vm3"} <= heard)
+    found = hosts.any_manager().call("GET", "/services/web")
+    vip = found["Endpoint"]["VirtualIPs"][0]["Addr"].partition("/")[0]
+    own = {task["NetworksAttachments"][0]["Addresses"][0].partition("/")[0] for task in hosts.running("web")}
+    assert resolved(hosts, "web") == {vip}
+    assert resolved(hosts, "tasks.web") == own
+
+
+def resolved(hosts: Hosts, name: str) -> set[str]:
+    """What the client's container resolves a name to."""
+    task, = hosts.running("client")
+    code, output = execute(hosts, "vm2", task["Status"]["ContainerStatus"]["ContainerID"], "nslookup", name)
+    assert code == 0, output
+    answer = output.partition("Name:")[2]
+    return {line.split()[-1] for line in answer.splitlines() if line.startswith("Address")}
+
+
+def execute(hosts: Hosts, host: str, container_id: str, *command: str) -> tuple[int, str]:
+    """Run a command in a container of a host: exit code and output."""
+    client = hosts.client(host)
+    made = client.call("POST", f"/containers/{container_id}/exec",
+                       body={"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "Tty": True})
+    with client.hijack(f"/exec/{made['Id']}/start", body={"Detach": False, "Tty": True}) as stream:
+        output = b"".join(iter(lambda: stream.recv(65536), b"")).decode(errors="replace")
+    return int(client.call("GET", f"/exec/{made['Id']}/json")["ExitCode"]), output
+
+
+def test_a_services_limits_stand_in_cgroup_v2(hosts: Hosts) -> None:
+    with hosts.step("a limited task on each host, read back"):
+        hosts.service("limited", None, task={"Resources": {"Limits": LIMITS}})
+        tasks = hosts.runs("limited", 3)
+        names = {node_id: name for name, (node_id, _) in hosts.nodes().items()}
+        for task in tasks:
+            group = cgroup(hosts.machine(names[task["NodeID"]]), task["Status"]["ContainerStatus"]["PID"])
+            assert group("memory.max") == str(64 * MIB)
+            assert group("cpu.max") == "20000 100000"
+            assert group("pids.max") == "30"
+        hosts.any_manager().call("DELETE", "/services/limited")
+
+
+def cgroup(machine: Machine, pid: int) -> Any:
+    """Reads files of the process's cgroup."""
+    folder = machine.run(f"sed -n s/^0:://p /proc/{pid}/cgroup")
+    assert folder not in ("", "/"), "the container has no cgroup of its own"
+    return lambda name: machine.run(f"cat /sys/fs/cgroup{folder}/{name}")
+
+
+def test_limits_are_enforced_by_both_runtimes(hosts: Hosts) -> None:
+    with hosts.step("memory, CPU and PIDs exhausted on each host"):
+        each(hosts.machines.all, lambda machine: exhaust(hosts, machine))
+
+
+def exhaust(hosts: Hosts, machine: Machine) -> None:
+    client = machine.client()
+    hog = begin_container(machine, "exec dd if=/dev/zero of=/dev/null bs=200M count=1",
+                          {"Memory": 24 * MIB, "MemorySwap": 24 * MIB})
+    ended = client.call("POST", f"/containers/{hog}/wait")
+    state = client.call("GET", f"/containers/{hog}/json")["State"]
+    assert ended["StatusCode"] == 137, state
+    assert state["OOMKilled"], state
+
+    forks = begin_container(machine, "for i in $(seq 30); do sleep 1000 & done; sleep 1000", {"PidsLimit": 10})
+    group = cgroup(machine, pid_of(machine, forks))
+    hosts.eventually(lambda: group("pids.events"), lambda text: int(text.split()[1]) > 0)
+    assert int(group("pids.current")) <= 10
+
+    spins = begin_container(machine, "while true; do true; done", {"NanoCpus": 100_000_000})
+    group = cgroup(machine, pid_of(machine, spins))
+    throttled = "nr_throttled "
+    hosts.eventually(lambda: group("cpu.stat"), lambda text: int(text.partition(throttled)[2].split()[0]) > 5)
+    for container_id in (hog, forks, spins):
+        client.call("DELETE", f"/containers/{container_id}", {"force": True})
+        assert machine.run(f"find /sys/fs/cgroup -name '*{container_id}*'") == ""
+
+
+def begin_container(machine: Machine, script: str, host: Json) -> str:
+    made = machine.client().call("POST", "/containers/create", body={
+        "Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"NetworkMode": "none", "Init": True, **host}})
+    machine.client().call("POST", f"/containers/{made['Id']}/start")
+    return str(made["Id"])
+
+
+def pid_of(machine: Machine, container_id: str) -> int:
+    return int(machine.client().call("GET", f"/containers/{container_id}/json")["State"]["Pid"])
+
+
+def test_containers_outlive_a_restart_of_shoald(hosts: Hosts) -> None:
+    """On all three at once: same processes afterwards, same tasks, and the client is answered all the while."""
+    before = processes(hosts)
+    tasks = {task["ID"] for task in hosts.running("web")}
+    said = len(hosts.logs("client"))
+    with hosts.step("restart shoald on all three"):
+        each(hosts.machines.all, hosts.way.restart)
+        for name in hosts.names:
+            hosts.wait_for_daemon(name)
+        hosts.all_ready()
+    assert processes(hosts) == before
+    hosts.eventually(lambda: len(hosts.logs("client")) > said + 3)
+    assert "nobody" not in hosts.logs("client")[said:]
+    assert {task["ID"] for task in hosts.running("web")} == tasks
+
+
+def processes(hosts: Hosts) -> dict[str, list[tuple[str, int]]]:
+    """Of each host: container ids and their first processes."""
+    found = {}
+    for name in hosts.names:
+        listed = hosts.client(name).call("GET", "/containers/json")
+        found[name] = sorted((one["Id"], pid_of(hosts.machine(name), one["Id"])) for one in listed)
+    return found
+
+
+def test_a_worker_loses_its_power(hosts: Hosts) -> None:
+    with hosts.step("power off worker vm3, its task runs elsewhere"):
+        hosts.machine("vm3").power_off()
+        hosts.eventually(lambda: hosts.hosts_of("web"), lambda names: len(names) == 3 and "vm3" not in names, 30)
+    answered_by(hosts, {"vm1", "vm2"})
+    with hosts.step("vm3 is back"):
+        hosts.boot("vm3")
+        hosts.all_ready()
+    hosts.eventually(lambda: hosts.client("vm3").call("GET", "/containers/json"), lambda running: running == [])
+
+
+def answered_by(hosts: Hosts, wanted: set[str]) -> None:
+    """Until the client is answered by these, several times in a row and by no others."""
+    said = len(hosts.logs("client"))
+
+    def last() -> list[str]:
+        return hosts.logs("client")[said:][-8:]
+
+    hosts.eventually(last, lambda lines: len(lines) == 8 and set(lines) == wanted, 20)
+
+
+def test_workers_become_managers(hosts: Hosts) -> None:
+    with hosts.step("promote both workers"):
+        for name in ("vm2", "vm3"):
+            promote(hosts, name)
+            hosts.eventually(lambda name=name: manager_status(hosts, name).get("Reachability"),
+                             lambda word: word == "reachable", 20)
+    assert hosts.leader() == "vm1"
+
+
+def promote(hosts: Hosts, name: str) -> None:
+    def attempt() -> bool:
+        node = hosts.any_manager().call("GET", f"/nodes/{hosts.node_id(name)}")
+        node["Spec"]["Role"] = "manager"
+        hosts.any_manager().call("POST", f"/nodes/{node['ID']}/update", {"version": node["Version"]["Index"]},
+                                 node["Spec"])
+        return True
+
+    hosts.eventually(attempt)
+
+
+def manager_status(hosts: Hosts, name: str) -> Json:
+    found: Json = hosts.any_manager().call("GET", f"/nodes/{hosts.node_id(name)}").get("ManagerStatus") or {}
+    return found
+
+
+def test_the_leader_loses_its_power(hosts: Hosts) -> None:
+    with hosts.step("power off leader vm1, another manager takes a write"):
+        hosts.machine("vm1").power_off()
+        hosts.update("web", lambda spec: spec["Mode"]["Replicated"].update(Replicas=4))
+    with hosts.step("four replicas run without vm1"):
+        hosts.eventually(lambda: hosts.hosts_of("web"), lambda names: len(names) == 4 and "vm1" not in names, 30)
+    answered_by(hosts, {"vm2", "vm3"} & set(hosts.hosts_of("web")))
+    with hosts.step("vm1 is back, as a manager"):
+        hosts.boot("vm1")
+        hosts.all_ready()
+        hosts.eventually(lambda: manager_status(hosts, "vm1").get("Reachability"), lambda word: word == "reachable")
+
+
+def test_all_three_boot_again(hosts: Hosts) -> None:
+    """By hand: the power fails. systemd: an administrator's reboot."""
+    with hosts.step("all three go down"):
+        each(hosts.machines.all, hosts.way.reboot)
+    with hosts.step("boot all three"):
+        hosts.boot()
+    with hosts.step("every service is back"):
+        hosts.all_ready(within_s=30)
+        hosts.runs("web", 4)
+        hosts.runs("client", 1)
+        answered_by(hosts, set(hosts.hosts_of("web")))
+
+
+def test_a_firewall_that_drops_forwarded_packets_is_named(hosts: Hosts) -> None:
+    """And overlay traffic, which no host forwards, goes on."""
+    vm3 = hosts.machine("vm3")
+    vm3.run("nft 'table inet strict { chain passing { type filter hook forward priority 0; policy drop; }; }'")
+    with hosts.step("restart shoald behind a strict firewall"):
+        hosts.way.restart(vm3)
+        hosts.wait_for_daemon("vm3")
+        hosts.all_ready()
+        hosts.eventually(lambda: hosts.way.log(vm3, 400),
+                         lambda text: 'event=forwarding-dropped chain="inet strict passing"' in text)
+    answered_by(hosts, set(hosts.hosts_of("web")))
+
+
+def test_what_the_swarm_made_goes_with_it(hosts: Hosts) -> None:
+    with hosts.step("remove the services and leave the swarm"):
+        hosts.sweep()
+        for name in ("vm3", "vm2", "vm1"):
+            hosts.client(name).call("POST", "/swarm/leave", {"force": True})
+    for name in hosts.names:
+        assert hosts.client(name).call("GET", "/containers/json", {"all": True}) == []
+        assert hosts.client(name).call("GET", "/info")["Swarm"]["LocalNodeState"] == "inactive"
+        left = "ls /run/shoal/netns 2>/dev/null; pgrep -a conmon; pgrep -a catatonit"
+        assert hosts.machine(name).run(left, check=False) == ""
