@@ -58,6 +58,8 @@ SETTLE_S = 3.0
 """A manager that comes back waits so long for its peers, then asks whether it is still one of them."""
 
 FOUND_TIMEOUT_S = 10.0
+"""To become a new swarm's leader, on top of the longest election timeout."""
+
 REMOVED_S = 10.0
 
 
@@ -75,6 +77,7 @@ class Manager:
         self._takes_part = False  # the leader has added us, now or before
         self._left = False  # the others go on without us
         self._for_good = False  # this manager is not to come back
+        self._election_max_s = (timing or RaftTiming()).election_max_s
         me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr))
         memory = MemoryStore()
         self.node = RaftNode(
@@ -146,7 +149,7 @@ class Manager:
     async def record(self, first: founding.First, request: InitRequest) -> None:
         """Make the swarm's first records. Raises ShoalError."""
         try:
-            async with asyncio.timeout(FOUND_TIMEOUT_S):
+            async with asyncio.timeout(FOUND_TIMEOUT_S + self._election_max_s):
                 await self.node.wait_for(lambda: self.node.is_ready)
                 await self.store.submit(first.command(self.node.me, request))
         except TimeoutError as error:

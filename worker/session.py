@@ -2,7 +2,7 @@
 
 All known managers are tried with a small stagger; the first that begins a session
 wins, and a redirect is followed at once. Both sides are watched: a manager that
-says nothing for `SILENCE_S`, not even to a ping, is left.
+says nothing for `silence_s`, not even to a ping, is left.
 """
 
 from __future__ import annotations
@@ -53,6 +53,14 @@ def backoff_s(failures: int, chance: float) -> float:
     return bound * chance
 
 
+def silence_s(lease_s: float) -> float:
+    """How long a manager may say nothing: a third of a node's own lease, where that is longer than `SILENCE_S`.
+
+    Who sets long leases has slow hosts or a slow network.
+    """
+    return max(SILENCE_S, lease_s / 3)
+
+
 class Session:
     """One open session."""
 
@@ -86,11 +94,11 @@ class Session:
         loop = asyncio.get_running_loop()
         next_beat = loop.time()
         while True:
-            now = loop.time()
-            if now - self._heard > SILENCE_S:
-                raise SessionLost(f"manager {self.address} has been silent for {SILENCE_S:g} s")
+            now, most = loop.time(), silence_s(self.info.lease_s)
+            if now - self._heard > most:
+                raise SessionLost(f"manager {self.address} has been silent for {most:g} s")
             try:
-                async with asyncio.timeout(SILENCE_S):
+                async with asyncio.timeout(most):
                     await self._socket.ping()
             except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
                 raise SessionLost(f"the session with {self.address} broke: {error}") from error

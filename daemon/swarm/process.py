@@ -24,7 +24,8 @@ from shoal.api.membership import InitRequest, ManagerInfoReply
 log = logging.getLogger(__name__)
 
 SOCKET, LOG = "manager.sock", "manager.log"
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
+"""A slow host needs most of it to start, and a long election timeout the rest. Who ended is noticed at once."""
 CALL_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 5.0
 PROGRAM = (sys.executable, "-m", "shoal.manager")

@@ -14,7 +14,7 @@ from shoal.worker.assignments import Desired, OutOfOrder, Sequence
 from shoal.worker.credentials import CertificateFacts
 from shoal.worker.enroll import with_port
 from shoal.worker.renew import due_at
-from shoal.worker.session import BACKOFF_S, backoff_s
+from shoal.worker.session import BACKOFF_S, SILENCE_S, backoff_s, silence_s
 
 
 def test_a_missed_message_is_noticed() -> None:
@@ -34,6 +34,15 @@ def test_backoff_doubles_up_to_its_bound(failures: int, bound: float) -> None:
     assert backoff_s(failures, 0.0) == 0
     assert backoff_s(failures, 0.999) == pytest.approx(bound * 0.999)
     assert bound <= BACKOFF_S[1]
+
+
+@pytest.mark.parametrize(("lease", "silence"), [
+    pytest.param(0.3, SILENCE_S, id="a short lease keeps the usual patience"),
+    pytest.param(3.0, 1.0, id="as it is without settings"),
+    pytest.param(30.0, 10.0, id="slow hosts get a third of their lease"),
+])
+def test_patience_with_a_silent_manager(lease: float, silence: float) -> None:
+    assert silence_s(lease) == silence
 
 
 def test_renewal_falls_between_half_and_four_fifths_of_a_life() -> None:
