@@ -166,7 +166,7 @@ class Launcher:
             init_path=host.init_path() if asked.init else "",
             cgroup_version=self.cgroups.version,
             counts_swap=self.cgroups.counts_swap,
-            annotations=self._driver.annotations(asked.limits),
+            annotations=self._driver.annotations(asked.limits, container.config.stop_timeout_s),
         )
 
     def _place(self, container: Container, bundle: Path) -> None:

@@ -8,6 +8,7 @@ from shoal.api.errors import ShoalError
 from shoal.engine.containers import usage
 from shoal.engine.containers.nouns import BlockUse, Limits
 from shoal.engine.containers.oci.cgroups import Cgroups
+from shoal.engine.containers.oci.resources import oci_resources, v2_weight
 
 HYBRID = ("memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "blkio")
 GROUP = "/shoal/c"
@@ -132,3 +133,101 @@ def test_sample_v1(v1: Cgroups) -> None:
     assert (seen.cpu_total_ns, seen.cpu_user_ns, seen.cpu_per_cpu_ns) == (7, 20_000_000, (3, 4))
     assert (seen.memory_bytes, seen.memory_max_bytes, seen.memory_limit_bytes) == (10, 11, 8192)
     assert seen.block == (BlockUse(major=8, minor=0, operation="read", value=5),)
+
+
+# --- cgroup v2 in particular ---
+
+MEMORY_EVENTS = "low 0\nhigh 0\nmax 41\noom 3\noom_kill 2\noom_group_kill 0\n"
+CPU_STAT = ("usage_usec 1823427\nuser_usec 1201145\nsystem_usec 622281\ncore_sched.force_idle_usec 0\n"
+            "nr_periods 211\nnr_throttled 17\nthrottled_usec 903455\nnr_bursts 0\nburst_usec 0\n")
+IO_STAT = "254:0 rbytes=1859584 wbytes=4096 rios=71 wios=1 dbytes=0 dios=0\n7:0 \n"
+
+
+def test_files_as_a_kernel_has_them(v2: Cgroups) -> None:
+    folder = v2.folder(GROUP, "")
+    for name, text in {
+        "memory.events": MEMORY_EVENTS, "cpu.stat": CPU_STAT, "io.stat": IO_STAT, "memory.max": "33554432\n",
+        "memory.current": "31457280\n", "pids.current": "4\n", "pids.max": "64\n",
+    }.items():
+        (folder / name).write_text(text)
+    seen = usage.sample(v2, GROUP, pid=0)
+    assert (seen.cpu_total_ns, seen.cpu_system_ns) == (1_823_427_000, 622_281_000)
+    assert (seen.periods, seen.throttled_periods, seen.throttled_ns) == (211, 17, 903_455_000)
+    assert (seen.memory_bytes, seen.memory_limit_bytes, seen.memory_failures) == (31_457_280, 33_554_432, 41)
+    assert (seen.pids, seen.pids_limit) == (4, 64)
+    assert [(one.major, one.operation, one.value) for one in seen.block] == [
+        (254, "read", 1859584), (254, "write", 4096)]
+    assert v2.oom_kills(GROUP) == 2
+
+
+@pytest.mark.parametrize(("limits", "files"), [
+    pytest.param(Limits(memory_bytes=100), {"memory.max": "100", "memory.swap.max": "100"}, id="as much again"),
+    pytest.param(Limits(memory_bytes=100, memory_swap_bytes=100), {"memory.max": "100", "memory.swap.max": "0"},
+                 id="no swap"),
+    pytest.param(Limits(memory_bytes=100, memory_swap_bytes=150), {"memory.max": "100", "memory.swap.max": "50"},
+                 id="the difference"),
+    pytest.param(Limits(memory_swap_bytes=-1), {"memory.swap.max": "max"}, id="swap without bound"),
+    pytest.param(Limits(blkio_weight=500), {"io.weight": "4950"}, id="weight"),
+])
+def test_what_v2_means(v2: Cgroups, limits: Limits, files: dict[str, str]) -> None:
+    v2.update(GROUP, limits)
+    assert {path.name: path.read_text() for path in v2.folder(GROUP, "").iterdir()} == files
+
+
+@pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 39), (262_144, 10_000), (1, 1), (999_999, 10_000)])
+def test_weight(shares: int, weight: int) -> None:
+    assert v2_weight(shares) == weight
+
+
+def test_a_kernel_that_does_not_count_swap(v2: Cgroups, tmp_path: Path) -> None:
+    (tmp_path / "shoal/memory.max").write_text("max\n")
+    assert not v2.counts_swap
+    v2.update(GROUP, Limits(memory_bytes=100))
+    assert [path.name for path in v2.folder(GROUP, "").iterdir()] == ["memory.max"]
+    (tmp_path / "shoal/memory.swap.max").write_text("max\n")
+    assert v2.counts_swap
+
+
+def test_v2_knows_no_swappiness_and_always_kills() -> None:
+    limits = Limits(memory_bytes=100, memory_swappiness=10, oom_kill_disable=True)
+    first, second = (oci_resources(limits, counts_swap=True, cgroup_version=version)["memory"] for version in (1, 2))
+    assert first == {"limit": 100, "swap": 200, "swappiness": 10, "disableOOMKiller": True}
+    assert second == {"limit": 100, "swap": 200}
+
+
+def test_what_does_not_stand_still_is_thawed(v2: Cgroups, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.engine.containers.oci.cgroups.FREEZE_TIMEOUT_S", 0.02)
+    folder = v2.folder(GROUP, "")
+    (folder / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    with pytest.raises(ShoalError, match="did not stand still"):
+        v2.freeze(GROUP, True)
+    assert (folder / "cgroup.freeze").read_text() == "0"
+    v2.freeze(GROUP, False)  # is not waited for
+
+
+def test_processes_leave_the_root_of_a_container(v2: Cgroups, tmp_path: Path) -> None:
+    for name, text in {"cgroup.type": "domain\n", "cgroup.controllers": "cpuset cpu memory pids\n",
+                       "cgroup.subtree_control": "pids\n", "cgroup.procs": "7\n"}.items():
+        (tmp_path / name).write_text(text)
+    v2.make_room()
+    assert (tmp_path / "init/cgroup.procs").read_text() == "7"
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu +cpuset +memory"
+
+
+@pytest.mark.parametrize("there", [
+    pytest.param({"cgroup.controllers": "memory\n", "cgroup.subtree_control": "\n"}, id="the real root"),
+    pytest.param({"cgroup.type": "domain\n", "cgroup.controllers": "memory\n", "cgroup.subtree_control": "memory\n"},
+                 id="handed on already"),
+])
+def test_nothing_is_moved(v2: Cgroups, tmp_path: Path, there: dict[str, str]) -> None:
+    for name, text in there.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "cgroup.procs").write_text("7\n")
+    v2.make_room()
+    assert not (tmp_path / "init").exists()
+
+
+def test_a_root_that_cannot_be_written_is_named(v2: Cgroups, tmp_path: Path) -> None:
+    (tmp_path / "cgroup.type").write_text("domain\n")  # and no other file
+    with pytest.raises(ShoalError, match="cannot hand cgroup controllers on below"):
+        v2.make_room()

@@ -60,7 +60,7 @@ def test_joined_namespace():
 @pytest.mark.parametrize(("version", "host", "private"), [
     (1, HostConfig(), False),
     (2, HostConfig(), True),
-    (2, HostConfig(privileged=True), False),
+    (2, HostConfig(privileged=True), True),
     (2, HostConfig(cgroupns_mode="host"), False),
     (1, HostConfig(cgroupns_mode="private"), True),
 ])
