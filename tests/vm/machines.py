@@ -95,7 +95,7 @@ class Machine:
         self._shell.unlink(missing_ok=True)
         self._ssh = subprocess.Popen(
             [*TIED, *self._words(), "-M", "-N", "-o", "StreamLocalBindUnlink=yes", "-o", "ServerAliveInterval=60",
-             "-L", f"{self.socket}:{SOCKET}", "-p", str(self._port), "root@127.0.0.1"],
+             "-L", f"{self.socket}:{SOCKET}", "root@127.0.0.1"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + BOOT_TIMEOUT_S
         while not self._shell.exists():
@@ -151,7 +151,7 @@ class Machine:
     def _words(self) -> list[str]:
         options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes",
                    f"ConnectTimeout={BOOT_TIMEOUT_S:.0f}", "IPQoS=none", "Compression=no")
-        return ["ssh", "-F", "none", "-i", str(self._image.key), "-S", str(self._shell),
+        return ["ssh", "-F", "none", "-i", str(self._image.key), "-S", str(self._shell), "-p", str(self._port),
                 *(word for option in options for word in ("-o", option))]
 
     def _greets(self) -> bool:
