@@ -12,8 +12,8 @@ exit code in a file. `Monitors.spawn` starts one; `find` finds one again.
         conmon.log                  what conmon complained of
 
 The container waits in the runtime's exec.fifo until `Monitor.release`, so that
-those who attach before the start miss nothing. Opening that FIFO is all that
-`runc start` does; done here it saves a process.
+those who attach before the start miss nothing. Opening that FIFO and reading (runc)
+or writing (crun) a byte is all that the runtime's `start` does; done here it saves a process.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class Monitor:
 
     async def release(self) -> None:
         """Let the program begin, if it has not yet."""
+        if self._answer_reader():
+            return
         try:
             descriptor = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -78,6 +80,23 @@ class Monitor:
             self._fifo.unlink(missing_ok=True)  # the runtime takes it for "not started yet"
         finally:
             os.close(descriptor)
+
+    def _answer_reader(self) -> bool:
+        """Write to a container that waits as crun's do, by reading. runc's wait until somebody reads.
+
+        Written before unlinked: a daemon that is killed in between leaves a container that runs.
+        """
+        try:
+            descriptor = os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:  # nobody reads, or there is none
+            return False
+        try:
+            with suppress(BrokenPipeError):
+                os.write(descriptor, b"\0")
+            self._fifo.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+        return True
 
     async def _readable(self, descriptor: int) -> None:
         """Wait for the container to write, or to end; or, where it had written to a daemon that was killed, in vain."""
