@@ -30,6 +30,7 @@ def service() -> None:
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE")
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE")
 @click.option("--network", multiple=True)
+@click.option("-p", "--publish", multiple=True, metavar="PORT", help="mode=host,target=PORT[,published=PORT]")
 @click.option("--constraint", multiple=True, metavar="EXPRESSION")
 @click.option("--replicas-max-per-node", type=int, default=0)
 @click.option("--reserve-memory", default=None, metavar="SIZE")
@@ -56,6 +57,7 @@ def _spec(options: dict[str, Any]) -> dict[str, Any]:
         "Name": options["name"] or f"service-{os.urandom(4).hex()}",
         "Labels": pairs(options["label"], "label"),
         "Mode": {"Replicated": {"Replicas": options["replicas"]}} if replicated else {"Global": {}},
+        "EndpointSpec": {"Ports": [_port(word) for word in options["publish"]]},
         "TaskTemplate": {
             "ContainerSpec": {
                 "Image": options["image"], "Args": list(options["command"]), "Env": list(options["env"]),
@@ -76,6 +78,21 @@ def _spec(options: dict[str, Any]) -> dict[str, Any]:
             },
         },
     }
+
+
+def _port(word: str) -> dict[str, Any]:
+    """A port as the API has it, of docker's words: `[PUBLISHED:]TARGET[/PROTOCOL]`, or names and values with commas."""
+    if "=" in word:
+        found = pairs(word.split(","), "port")
+    else:
+        numbers, _, protocol = word.partition("/")
+        published, _, target = numbers.rpartition(":")
+        found = {"target": target, "published": published or "0", "protocol": protocol or "tcp"}
+    unknown = found.keys() - {"target", "published", "protocol", "mode"}
+    if unknown or not found.get("target", "").isdigit() or not found.get("published", "0").isdigit():
+        raise click.BadParameter(f"{word!r} is no port: write mode=host,target=PORT,published=PORT")
+    return {"Protocol": found.get("protocol", "tcp"), "TargetPort": int(found["target"]),
+            "PublishedPort": int(found.get("published", "0")), "PublishMode": found.get("mode", "ingress")}
 
 
 @service.command()

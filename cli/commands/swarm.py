@@ -71,6 +71,18 @@ def leave(client: Client, force: bool) -> None:
     click.echo("Node left the swarm.")
 
 
+@swarm.command()
+@click.option("--dispatcher-heartbeat", type=float, required=True, metavar="SECONDS",
+              help="How long a node may be silent before it is down.")
+@click.pass_obj
+def update(client: Client, dispatcher_heartbeat: float) -> None:
+    """Change the swarm's settings."""
+    found = client.call("GET", "/swarm")
+    found["Spec"]["Dispatcher"]["HeartbeatPeriod"] = int(dispatcher_heartbeat * 1e9)
+    client.call("POST", "/swarm/update", {"version": found["Version"]["Index"]}, found["Spec"])
+    click.echo("Swarm updated.")
+
+
 @swarm.command("join-token")
 @click.option("-q", "--quiet", is_flag=True, help="Only the token.")
 @click.option("--rotate", is_flag=True)
