@@ -104,7 +104,8 @@ class Overlay2:
         for directory in ("work", "merged", "diff"):
             (home / directory).mkdir(exist_ok=True)
         if not (home / "lower").exists():
-            (home / "lower").write_text("\n".join(chain_ids))
+            (home / "lower.new").write_text("\n".join(chain_ids))
+            (home / "lower.new").replace(home / "lower")  # whole or not at all: an empty one means no layers
         if not chain_ids:
             mount(str(home / "diff"), merged, "none", MS_BIND)
             return merged

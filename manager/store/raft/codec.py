@@ -7,12 +7,17 @@ those calls raise. Import it before anything else of the library.
 
 from __future__ import annotations
 
+import _socket
+import socket
 from typing import Any, NoReturn
 
 import msgpack  # type: ignore[import-untyped]
 import pysyncobj.journal
 import pysyncobj.node
 import pysyncobj.pickle
+import pysyncobj.tcp_connection
+
+socket.inet_ntop = _socket.inet_ntop  # the library has put one there that works on Windows alone
 
 
 class PickleForbidden(RuntimeError):

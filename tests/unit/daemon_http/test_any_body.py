@@ -31,7 +31,7 @@ def stored(raw):
     """What a client would read back of the body. Raises ShoalError."""
     wire = decode(raw, CreateWire)
     config, host = merge.merge(container_config(wire), ImageConfig(cmd=("sh",))), host_config(wire)
-    merge.check(config, host)
+    merge.check(config, host, cpus=2)
     for mount in host.mounts:
         mounts.check(mount)
     container = Container(id="1" * 64, name="x", created_ns=1, image_id="sha256:1", config=config, host=host)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import importlib
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ def as_shipped() -> Iterator[ModuleType]:
         for name in _modules:
             sys.modules.pop(name, None)
         sys.modules.update(mended)
+        socket.inet_ntop = _socket.inet_ntop  # it puts one there that works on Windows alone
 
 
 class Stock(Group):

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import socket
 from importlib.metadata import version
 
 import pysyncobj.journal
@@ -144,3 +145,8 @@ def test_what_the_library_would_forward_is_dropped():
         assert group.values("A") == []
 
 
+
+
+def test_the_library_leaves_the_socket_module_as_it_was():
+    """On import it replaces inet_ntop by one that works on Windows alone."""
+    assert socket.inet_ntop(socket.AF_INET, b"\x7f\0\0\1") == "127.0.0.1"
