@@ -11,6 +11,7 @@ from shoal.api.errors import ShoalError
 from shoal.cli.client import Client
 
 COMMANDS = {
+    "doctor": ("doctor", "doctor"),
     "exec": ("container", "execute"),
     "image": ("image", "image"),
     "lab": ("lab", "lab"),
