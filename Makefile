@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup check test test-unit test-vm demo bench fuzz clean
+.PHONY: setup check test test-unit test-vm test-vagrant wheel demo bench fuzz clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,14 @@ test-unit: setup
 test-vm: setup
 	sh setup/vm.sh
 	$(RUN)/pytest -x tests/vm
+
+# vagrant up with libvirt, of two emulated machines; about ten minutes.
+test-vagrant: setup
+	sh setup/vagrant.sh --libvirt
+	$(RUN)/pytest -x -s tests/vagrant
+
+wheel: setup
+	sh setup/wheel.sh dist
 
 demo: setup
 	$(RUN)/python examples/demo.py

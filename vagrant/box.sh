@@ -1,0 +1,140 @@
+#!/bin/sh
+# Builds a box for libvirt of Debian 12, offline but for Debian's own packages: no box catalogue is asked.
+#
+#   box.sh FILE.box        then: vagrant box add --name shoal/local FILE.box
+#
+# As root, with: apt-get install --no-install-recommends mmdebstrap qemu-utils e2fsprogs cpio kmod busybox-static
+# The machine boots the kernel directly, with an initramfs that only finds its disk. It lets in whoever has Vagrant's
+# well-known key, and its network is the host's own: keep it there.
+set -eu
+
+release=bookworm
+size_gb=4
+packages="systemd-sysv,dbus,udev,openssh-server,sudo,rsync,ca-certificates,curl,e2fsprogs,iputils-ping,kmod,procps"
+for package in $(sed -n '/^packages="/,/"$/p' "$(dirname "$0")/../setup/packages.sh" | tr -d '"' | sed 's/^packages=//'); do
+    packages=$packages,$package
+done
+key="ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v1I2YJ6oXevct1\
+YeS0o9HZyN1Q9qgCgzUFtdOKLv6IedplqoPkcmF0aYet2PkEDo3MlTBckFXPITAMzF8dJSIFo9D8HfdOV0IAdx4O7PtixWKn5y2hMNG0zQPyUecp4pzC6ki\
+vAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk1rRgm+R4LOzFUGaHqHDLKLX+FIPKcF96hrucXzcWyLbIbEgE98OH\
+lnVYCzRdK8jlqm8tehUc9c9WhQ== vagrant insecure public key"
+
+main() {
+    [ $# -eq 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+    [ "$(id -u)" -eq 0 ] || { echo "box.sh has to run as root" >&2; exit 1; }
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    root=$work/root box=$work/box
+    mkdir "$box"
+    install_debian
+    install_kernel
+    set_up
+    pack_initramfs
+    truncate -s ${size_gb}G "$work/disk"
+    mke2fs -q -t ext4 -F -J size=16 -m 0 -d "$root" "$work/disk"
+    qemu-img convert -f raw -O qcow2 "$work/disk" "$box/box.img"
+    describe
+    tar -C "$box" -cf - . | gzip -1 > "$work/packed"
+    mv "$work/packed" "$1"
+}
+
+# From where this machine has its own packages, if it is of the same release; else from Debian's mirrors.
+install_debian() {
+    set --
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.sources; do
+        if grep -qs "$release" "$file"; then set -- "$@" "$file"; fi
+    done
+    # shellcheck disable=SC2016 # mmdebstrap's shell expands it
+    mmdebstrap --quiet --variant=minbase --mode=root --include="$packages" \
+        --aptopt='APT::Install-Recommends "false"' \
+        --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --customize-hook='cd "$1/root" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" &&
+            apt-get download -q "$(apt-cache depends linux-image-cloud-amd64 |
+                awk '\''/Depends: linux-image/ { print $2; exit }'\'')"' \
+        "$release" "$root" "$@"
+}
+
+# Unpacked, not installed: as a package it would make an initramfs of its own, which takes longer than all the rest.
+install_kernel() {
+    dpkg -x "$root"/root/linux-image-*.deb "$work/kernel"
+    rm "$root"/root/linux-image-*.deb
+    version=$(ls "$work/kernel/lib/modules")
+    cp "$work/kernel/boot/vmlinuz-$version" "$box/vmlinuz"
+    mkdir -p "$root/usr/lib/modules"
+    cp -a "$work/kernel/lib/modules/$version" "$root/usr/lib/modules/"
+    chroot "$root" depmod "$version"
+}
+
+# What Vagrant asks of a box: its user, its key, an address by DHCP on the first interface.
+set_up() {
+    chroot "$root" useradd --create-home --shell /bin/bash vagrant
+    install -d -m 700 "$root/home/vagrant/.ssh"
+    echo "$key" > "$root/home/vagrant/.ssh/authorized_keys"
+    chmod 600 "$root/home/vagrant/.ssh/authorized_keys"
+    chroot "$root" chown -R vagrant:vagrant /home/vagrant/.ssh
+    echo 'vagrant ALL=(ALL) NOPASSWD: ALL' > "$root/etc/sudoers.d/vagrant"
+    chmod 440 "$root/etc/sudoers.d/vagrant"
+    printf 'UseDNS no\nPasswordAuthentication no\n' > "$root/etc/ssh/sshd_config.d/vagrant.conf"
+    rm -f "$root"/etc/ssh/ssh_host_*
+    printf '[Unit]\nBefore=ssh.service\nConditionPathExists=!/etc/ssh/ssh_host_ed25519_key\n
+[Service]\nType=oneshot\nExecStart=ssh-keygen -A\n\n[Install]\nWantedBy=ssh.service\n' \
+        > "$root/etc/systemd/system/ssh-host-keys.service"
+    mkdir -p "$root/etc/systemd/network"
+    printf '[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\n' > "$root/etc/systemd/network/80-eth0.network"
+    echo '/dev/vda / ext4 rw,noatime 0 1' > "$root/etc/fstab"
+    printf '127.0.0.1\tlocalhost\n127.0.1.1\tbookworm\n' > "$root/etc/hosts"
+    echo bookworm > "$root/etc/hostname"
+    : > "$root/etc/machine-id"
+    : > "$root/etc/resolv.conf"
+    chroot "$root" systemctl enable --quiet systemd-networkd ssh-host-keys
+    chroot "$root" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
+        e2scrub_reap.service fstrim.timer getty@tty1.service
+}
+
+# busybox, the modules of the disk in the order to load them, and a program that hands over to the disk's init.
+pack_initramfs() {
+    ir=$work/initramfs
+    mkdir -p "$ir/bin" "$ir/proc" "$ir/sys" "$ir/dev" "$ir/disk" "$ir/modules"
+    cp "$root/bin/busybox" "$ir/bin/"
+    number=10
+    for module in virtio_pci virtio_blk; do
+        for file in $(chroot "$root" modprobe -S "$version" --show-depends $module | awk '/^insmod/ { print $2 }'); do
+            cp "$root/$file" "$ir/modules/$number-$(basename "$file")"
+            number=$((number + 1))
+        done
+    done
+    cat > "$ir/init" << 'END'
+#!/bin/busybox sh
+B=/bin/busybox
+$B mount -t proc proc /proc
+$B mount -t sysfs sysfs /sys
+$B mount -t devtmpfs dev /dev
+for module in /modules/*.ko; do $B insmod "$module" 2> /dev/null; done # what two need comes twice
+tries=0
+while [ ! -b /dev/vda ] && [ $tries -lt 200 ]; do $B sleep 0.05; tries=$((tries + 1)); done
+$B mount -t ext4 -o rw,noatime /dev/vda /disk || exec $B poweroff -f
+for folder in proc sys dev; do $B mount --move /$folder /disk/$folder; done
+exec $B switch_root /disk /sbin/init
+END
+    chmod +x "$ir/init"
+    (cd "$ir" && find . | cpio --quiet -o -H newc | gzip -1) > "$box/initrd.gz"
+}
+
+describe() {
+    echo "{\"provider\": \"libvirt\", \"format\": \"qcow2\", \"virtual_size\": $size_gb}" > "$box/metadata.json"
+    cat > "$box/Vagrantfile" << 'END'
+Vagrant.configure("2") do |config|
+  config.ssh.insert_key = false
+  config.vm.provider :libvirt do |libvirt|
+    libvirt.kernel = File.expand_path("vmlinuz", __dir__)
+    libvirt.initrd = File.expand_path("initrd.gz", __dir__)
+    libvirt.cmd_line = "root=/dev/vda rw net.ifnames=0 console=ttyS0 quiet panic=1"
+    libvirt.disk_bus = "virtio"
+    libvirt.nic_model_type = "virtio"
+  end
+end
+END
+}
+
+main "$@"
