@@ -2,7 +2,7 @@
 
 Names are compared without case. An endpoint is one address with names of its own;
 a service has a VIP, or else its backends answer; `tasks.<service>` names the
-healthy endpoints behind a service.
+healthy endpoints behind a service, `tasks.<alias>` too.
 """
 
 from __future__ import annotations
@@ -80,14 +80,19 @@ class NetworkNames:
             return _unique(address for service in services
                            for address in ((service.vip,) if service.vip else service.backends))
         if name.startswith("tasks."):
-            wanted = name[6:]
-            if (keys := self._by_service.get(wanted)) is not None:
-                return _unique(sorted(self._endpoints[key].address for key in keys if self._endpoints[key].healthy))
-            return () if wanted in self._service_by_name else None
+            return self._tasks_of(name[6:])
         if keys := self._by_name.get(name):
             found = [self._endpoints[key] for key in sorted(keys)]
             return _unique([one.address for one in found if one.healthy] or [one.address for one in found])
         return None
+
+    def _tasks_of(self, service: str) -> tuple[str, ...] | None:
+        """The healthy endpoints behind a service that is asked for by its name or by an alias."""
+        endpoints, services = self._by_service.get(service), self._service_by_name.get(service)
+        if endpoints is None and services is None:
+            return None
+        found = {self._endpoints[key].address for key in endpoints or () if self._endpoints[key].healthy}
+        return tuple(sorted(found.union(*(self._services[key].backends for key in services or ()))))
 
     def name_of(self, address: str) -> str | None:
         """The reverse name of an address of this network."""

@@ -17,7 +17,7 @@ def app() -> NetworkNames:
 def test_a_service_answers_with_its_vip_and_tasks_with_the_healthy() -> None:
     names = app()
     assert names.addresses("WEB") == names.addresses("www") == ("10.0.0.9",)
-    assert names.addresses("tasks.web") == ("10.0.0.2", "10.0.0.3")
+    assert names.addresses("tasks.web") == names.addresses("tasks.WWW") == ("10.0.0.2", "10.0.0.3")
     assert names.addresses("c1") == ("10.0.0.2",)
     assert names.addresses("web.3") == ("10.0.0.4",)  # its own name, though not healthy
     assert names.addresses("nobody") is None and names.addresses("tasks.nobody") is None
