@@ -97,7 +97,7 @@ class Launcher:
             return await self.monitors.spawn(
                 container.id, _encode(spec.build(launch)),
                 log=None if none else self._table.folder(container.id) / reader.NAME,
-                tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.stdin_once)
+                tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.ends_stdin)
 
     async def _root(self, container: Container) -> Path:
         return await self._rootfs.prepare(container.id, container.image_id)

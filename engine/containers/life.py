@@ -116,7 +116,7 @@ class Life:
         console = self._consoles.get(container.id)
         if console is None:
             config = container.config
-            console = Console(tty=config.tty, stdin_once=config.open_stdin and config.stdin_once)
+            console = Console(tty=config.tty, stdin_once=config.ends_stdin)
             self._consoles[container.id] = console
         monitor = self.monitors.get(container.id)
         client = console.join(stdin=stdin, streams=streams)
@@ -354,7 +354,9 @@ class Life:
         container = self._table.get(container_id)
         if container.state.status is Status.RESTARTING:
             await self._give_up_restarting(container_id)
-            return
+            container = self._table.get(container_id)
+            if container_id not in self.monitors:
+                return
         if container_id not in self.monitors:
             raise Conflict(f"cannot kill container: {container_id}: container {container_id} is not running")
         if number != signals.SIGKILL:

@@ -48,6 +48,11 @@ class ContainerConfig(Noun, frozen=True, kw_only=True, omit_defaults=True):
     network_disabled: bool = False
     mac_address: str = ""
 
+    @property
+    def ends_stdin(self) -> bool:
+        """Whether its stdin ends with the client that gave it input. A terminal stays, to be attached to again."""
+        return self.open_stdin and self.stdin_once and not self.tty
+
 
 class RestartPolicy(Noun, frozen=True, kw_only=True, omit_defaults=True):
     name: str = "no"  # no, always, unless-stopped, on-failure

@@ -31,17 +31,19 @@ class Waits:
         return future
 
     def ended(self, container: Container) -> None:
-        _resolve(self._exits.pop(container.id, []), container)
+        _resolve(self._exits.pop(container.id, []), result_of(container))
 
     def removed(self, container: Container) -> None:
-        _resolve(self._exits.pop(container.id, []) + self._removals.pop(container.id, []), container)
+        """An error at its start is not one of its removal."""
+        futures = self._exits.pop(container.id, []) + self._removals.pop(container.id, [])
+        _resolve(futures, WaitResult(exit_code=container.state.exit_code))
 
 
 def result_of(container: Container) -> WaitResult:
     return WaitResult(exit_code=container.state.exit_code, error=container.state.error)
 
 
-def _resolve(futures: list[asyncio.Future[WaitResult]], container: Container) -> None:
+def _resolve(futures: list[asyncio.Future[WaitResult]], result: WaitResult) -> None:
     for future in futures:
         if not future.done():
-            future.set_result(result_of(container))
+            future.set_result(result)

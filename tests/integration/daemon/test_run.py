@@ -140,6 +140,21 @@ def test_the_detach_keys_let_go_of_a_terminal(host: Machine) -> None:
     terminal.until("30 100")
     terminal.type("\x04")  # the end of input, as a terminal has it
     assert terminal.close() == 0
+    terminal = Terminal(host, "attach", "kept")
+    terminal.type("echo $((6 * 7))\n")
+    terminal.until("42")
+    terminal.client.kill()  # its window was closed: the terminal stays all the same
+    terminal.close()
+    terminal = Terminal(host, "attach", "kept")
+    terminal.type("exit $((1 + 4))\n")
+    assert terminal.close() == 5
+
+
+def test_a_program_that_is_not_there_is_named_once(host: Machine) -> None:
+    done = host.docker_run("run", "--rm", "busybox", "nosuch")
+    assert done.returncode == 127
+    assert done.stderr.count('"nosuch": executable file not found') == 1, done.stderr
+    until(lambda: host.docker("ps", "--all", "--quiet") == "", "the container is removed")
 
 
 def test_clients_that_vanish_are_let_go(host: Machine) -> None:
