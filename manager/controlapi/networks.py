@@ -9,6 +9,7 @@ from aiohttp import web
 
 from shoal.api.errors import Conflict, NotFound
 from shoal.api.objects import Network, NetworkAttachment, Task
+from shoal.api.states import TaskState
 from shoal.manager.allocator.ipam import check_pools
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.errors import precondition
@@ -93,12 +94,16 @@ class NetworkRoutes:
 
 
 def check_unused(view: State, network: Network) -> None:
-    """Raises InvalidArgument naming a service, or a task that has not ended, that is on the network."""
+    """Raises InvalidArgument naming a service, or a task that is to go on running, that is on the network.
+
+    One that is about to stop does not count, nor one of a service that is no more, as with SwarmKit: `docker stack
+    rm` removes networks at once after their services, and a host that was lost stops its tasks late or never.
+    """
     for service in view.services.values():
         if any(each.target == network.id for each in service.spec.task.networks):
             raise precondition(f"network {network.id} is in use by service {service.id}")
     for task in view.tasks.values():
-        if _holds(task, network.id):
+        if _holds(task, network.id, view):
             raise precondition(f"network {network.id} is in use by task {task.id}")
 
 
@@ -112,8 +117,9 @@ def taken_subnets(view: State) -> list[tuple[str, str]]:
     ]
 
 
-def _holds(task: Task, network_id: str) -> bool:
-    if task.status.state.terminal:
+def _holds(task: Task, network_id: str, view: State) -> bool:
+    leaves = task.desired > TaskState.RUNNING or (task.service_id and task.service_id not in view.services)
+    if leaves or task.status.state.terminal:
         return False
     return any(each.target == network_id for each in task.spec.networks) or any(
         each.network_id == network_id for each in task.attachments

@@ -378,6 +378,22 @@ async def test_networks(swarm, client):
     assert (await client("DELETE", "/networks/front"))[0] == 404
 
 
+@pytest.mark.parametrize(("service", "desired", "status"), [
+    pytest.param("s1", TaskState.RUNNING, 400, id="runs"),
+    pytest.param("", TaskState.RUNNING, 400, id="a container"),
+    pytest.param("s1", TaskState.SHUTDOWN, 204, id="is to stop"),
+    pytest.param("gone", TaskState.RUNNING, 204, id="its service was removed just now"),
+])
+async def test_a_network_is_held_by_tasks_that_are_to_run(swarm, client, service, desired, status):
+    place = NetworkAttachment(network_id=NET, addresses=("10.0.1.3/24",))
+    swarm.store.apply(
+        Create(record=Network(id=NET, spec=NetworkSpec(name="front"), vni=4097)),
+        Create(record=Service(id="s1", spec=ServiceSpec(name="web", task=TaskSpec()))),
+        Create(record=running_task("t1", service, TaskState.RUNNING, desired, attachments=(place,))),
+    )  # fmt: skip
+    assert (await client("DELETE", f"/networks/{NET}"))[0] == status
+
+
 async def test_a_network_in_use_stays(swarm, client):
     network_id = await client.created("/networks/create", network_body())
     await client.created("/services/create", service_body(Networks=[{"Target": "front"}]))
