@@ -18,7 +18,9 @@ from shoal.daemon.swarm.host import SwarmHost
 log = logging.getLogger(__name__)
 
 _KINDS = {kind.status: kind for kind in (
-    errors.InvalidArgument, errors.PermissionDenied, errors.NotFound, errors.Conflict, errors.Unavailable)}
+    errors.InvalidArgument, errors.PermissionDenied, errors.NotFound, errors.Conflict, errors.Unprocessable,
+    errors.NotImplementedHere, errors.Unavailable)}
+"""What the manager answers with is answered by this host too."""
 
 
 class SwarmNetworks:
