@@ -42,13 +42,16 @@ def find_network(view: State, reference: str) -> Network:
 
 
 def find_node(view: State, reference: str, self_id: str) -> Node:
-    """By id, "self", hostname (of several nodes: ambiguous) or prefix. Raises NotFound and InvalidArgument."""
+    """By id, "self", hostname (of several nodes: ambiguous), the name it was given, or prefix. Raises NotFound and
+    InvalidArgument."""
     if reference == "self":
         reference = self_id
     if reference in view.nodes:
         return view.nodes[reference]
-    pairs = [(node.id, node.spec.name or node.description.hostname) for node in view.nodes.values()]
-    return view.nodes[resolve(reference, "node", pairs)]
+    hostnames = [(node.id, node.description.hostname) for node in view.nodes.values()]
+    given = [(node.id, node.spec.name) for node in view.nodes.values() if node.spec.name == reference]
+    named_so = any(name == reference for _, name in hostnames)
+    return view.nodes[resolve(reference, "node", hostnames if named_so or not given else given)]
 
 
 def find_task(view: State, reference: str) -> Task:

@@ -345,6 +345,16 @@ async def test_node_removal(swarm, client):
     assert (await client("DELETE", "/nodes/host-z", force="true"))[0] == 200
 
 
+async def test_a_node_that_was_given_a_name_is_still_found_by_its_hostname(swarm, client):
+    swarm.store.apply(Create(record=node("z" * 25)))
+    _, before = await client("GET", "/nodes/host-z")
+    spec = {"Name": "storage", "Role": "worker", "Availability": "active"}
+    assert (await client("POST", "/nodes/host-z/update", spec, version=before["Version"]["Index"]))[0] == 200
+    for reference in ("host-z", "storage", "z" * 25, "zzz"):
+        status, shown = await client("GET", f"/nodes/{reference}")
+        assert (status, shown["ID"], shown["Spec"]["Name"]) == (200, "z" * 25, "storage"), reference
+
+
 # --- networks ---
 
 
