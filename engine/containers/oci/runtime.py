@@ -73,7 +73,8 @@ def trial(runtime: Runtime, driver: Driver) -> str:
     """Run /bin/true in a container of the host's own programs. Why that failed; "" if it did not. Blocking."""
     with tempfile.TemporaryDirectory(prefix="shoal-trial-") as folder:
         root = Path(folder, "rootfs")
-        mounts = [{"destination": "/proc", "type": "proc", "source": "proc"}]
+        mounts = [{"destination": "/proc", "type": "proc", "source": "proc"},
+                  {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}]
         root.mkdir()
         for place in ("usr", "bin", "lib", "lib64"):
             host = Path("/", place)
