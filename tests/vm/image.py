@@ -100,8 +100,9 @@ def image() -> Image:
 def fingerprint() -> str:
     """A hash of everything that an image is built from."""
     digest = hashlib.sha256()
-    for file in (Path(__file__), *sorted(GUEST.iterdir()), CHECKOUT / "requirements.lock", CHECKOUT / "pyproject.toml"):
+    for file in (Path(__file__), *sorted(GUEST.iterdir()), CHECKOUT / "requirements.lock"):
         digest.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    digest.update("\0".join(_dependencies()).encode())
     versions = run(["apt-cache", "policy", KERNEL, *PACKAGES]).splitlines()
     digest.update("\n".join(line for line in versions if "Installed:" not in line and "***" not in line).encode())
     return digest.hexdigest()[:16]
@@ -173,12 +174,16 @@ def _install_python(root: Path, wheels: Path) -> None:
     """The packages that Shoal needs, as requirements.lock pins them, in a virtual environment of the disk."""
     run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--require-hashes",
          "--wheel-dir", wheels, "--requirement", CHECKOUT / "requirements.lock"])
-    needed = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
     run(["cp", "-a", wheels, root / "root/wheels"])
     run(["chroot", root, "python3", "-m", "venv", VENV])
     run(["chroot", root, f"{VENV}/bin/pip", "--isolated", "install", "--quiet", "--no-index",
-         "--find-links", "/root/wheels", *needed])
+         "--find-links", "/root/wheels", *_dependencies()])
     shutil.rmtree(root / "root/wheels")
+
+
+def _dependencies() -> list[str]:
+    needed: list[str] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return needed
 
 
 def _set_up(root: Path, result: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shoal.api.membership import MANAGER_PORT
+from shoal.cli.client import ClientError, demultiplex
 from tests.vm.hosts import RUNTIMES, Hosts
 from tests.vm.machines import Machine, each
 
@@ -38,6 +39,42 @@ def test_daemons_start(hosts: Hosts) -> None:
         assert info["CgroupDriver"] == ("systemd" if hosts.way.init == "systemd" else "cgroupfs")
     with hosts.step("load an image on each"):
         hosts.load_image()
+
+
+def test_both_runtimes_do_what_docker_commands_ask(hosts: Hosts) -> None:
+    """exec with and without a terminal, pause, update, stats, top, stop, and a program that is not there."""
+    with hosts.step("a container's life on each host"):
+        each(hosts.machines.all, lambda machine: lead_a_life(hosts, machine))
+
+
+def lead_a_life(hosts: Hosts, machine: Machine) -> None:
+    client = machine.client()
+    made = begin_container(machine, "trap 'exit 5' TERM; while true; do sleep 0.2; done", {"Memory": 32 * MIB})
+    path = f"/containers/{made}"
+    group = cgroup(machine, pid_of(machine, made))
+    assert execute(hosts, machine.name, made, "sh", "-c", "echo said; exit 7", tty=True) == (7, "said\r\n")
+    assert execute(hosts, machine.name, made, "sh", "-c", "echo said; exit 8") == (8, "said\n")
+    client.call("POST", f"{path}/pause")
+    assert "frozen 1" in group("cgroup.events")
+    client.call("POST", f"{path}/unpause")
+    hosts.eventually(lambda: group("cgroup.events"), lambda text: "frozen 0" in text)
+    client.call("POST", f"{path}/update", body={"Memory": 48 * MIB, "MemorySwap": 48 * MIB, "PidsLimit": 40})
+    assert (group("memory.max"), group("pids.max")) == (str(48 * MIB), "40")
+    stats = client.call("GET", f"{path}/stats", {"stream": False})
+    assert stats["memory_stats"]["limit"] == 48 * MIB
+    assert 0 < stats["memory_stats"]["usage"] < 48 * MIB
+    assert stats["pids_stats"]["limit"] == 40
+    assert any("sleep" in " ".join(row) for row in client.call("GET", f"{path}/top")["Processes"])
+    client.call("POST", f"{path}/stop")
+    assert client.call("GET", f"{path}/json")["State"]["ExitCode"] == 5
+    client.call("DELETE", path)
+
+    missing = client.call("POST", "/containers/create", body={"Image": "busybox", "Cmd": ["nosuch"]})["Id"]
+    with pytest.raises(ClientError, match=r"nosuch.*not found") as refused:
+        client.call("POST", f"/containers/{missing}/start")
+    assert refused.value.code == 400
+    assert client.call("GET", f"/containers/{missing}/json")["State"]["ExitCode"] == 127
+    client.call("DELETE", f"/containers/{missing}")
 
 
 def test_one_manager_and_two_workers_form_a_swarm(hosts: Hosts) -> None:
@@ -87,14 +124,14 @@ def resolved(hosts: Hosts, name: str) -> set[str]:
     return {line.split()[-1] for line in answer.splitlines() if line.startswith("Address")}
 
 
-def execute(hosts: Hosts, host: str, container_id: str, *command: str) -> tuple[int, str]:
+def execute(hosts: Hosts, host: str, container_id: str, *command: str, tty: bool = False) -> tuple[int, str]:
     """Run a command in a container of a host: exit code and output."""
     client = hosts.client(host)
     made = client.call("POST", f"/containers/{container_id}/exec",
-                       body={"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "Tty": True})
-    with client.hijack(f"/exec/{made['Id']}/start", body={"Detach": False, "Tty": True}) as stream:
-        output = b"".join(iter(lambda: stream.recv(65536), b"")).decode(errors="replace")
-    return int(client.call("GET", f"/exec/{made['Id']}/json")["ExitCode"]), output
+                       body={"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "Tty": tty})
+    with client.hijack(f"/exec/{made['Id']}/start", body={"Detach": False, "Tty": tty}) as stream:
+        output = b"".join(iter(lambda: stream.recv(65536), b"") if tty else (data for _, data in demultiplex(stream)))
+    return int(client.call("GET", f"/exec/{made['Id']}/json")["ExitCode"]), output.decode(errors="replace")
 
 
 def test_a_services_limits_stand_in_cgroup_v2(hosts: Hosts) -> None:
