@@ -3,6 +3,7 @@
 #
 #   wheel.sh FOLDER                 the wheel, and constraints.txt: the versions that its dependencies are tested with
 #   OFFLINE=1 wheel.sh FOLDER       and the dependencies' wheels, in FOLDER/wheels, for this machine's Python
+#   OFFLINE=3.13 wheel.sh FOLDER    … for another Python, of x86-64
 #
 # Equal code gives an equal file. PYTHON is any Python 3 with pip; by default that of `make setup`, if it was run.
 set -eu
@@ -48,9 +49,20 @@ rm -f "$target"/shoal-*.whl
 mv "$work/wheel/$wheel" "$target/$wheel"
 sed -n 's/^\([a-zA-Z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock > "$target/constraints.txt"
 if [ -n "${OFFLINE:-}" ]; then
-    mkdir -p "$target/wheels"
-    "$PYTHON" -m pip wheel --quiet --disable-pip-version-check --constraint "$target/constraints.txt" \
-        --wheel-dir "$target/wheels" "$target/$wheel"
+    rm -rf "$target/wheels"
+    set -- --quiet --disable-pip-version-check --constraint "$target/constraints.txt"
+    "$PYTHON" -m pip wheel "$@" --wheel-dir "$work/wheels" "$target/$wheel"
+    case $OFFLINE in
+        *.*)
+            # What has no wheel anywhere is there by now: it is pure Python.
+            for each in manylinux2014 manylinux_2_17 manylinux_2_28 manylinux_2_34; do
+                set -- "$@" --platform ${each}_x86_64
+            done
+            "$PYTHON" -m pip download "$@" --python-version "$OFFLINE" --implementation cp --only-binary :all: \
+                --find-links "$work/wheels" --dest "$target/wheels" "$target/$wheel"
+            ;;
+        *) mv "$work/wheels" "$target/wheels" ;;
+    esac
     rm -f "$target"/wheels/shoal-*.whl
 fi
 echo "$target/$wheel"

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Builds a box for libvirt of Debian 12, offline but for Debian's own packages: no box catalogue is asked.
 #
-#   box.sh FILE.box        then: vagrant box add --name shoal/local FILE.box
+#   box.sh FILE.box        then: vagrant box add --name shoal/local FILE.box     RELEASE=trixie: of Debian 13
 #
 # As root, with: apt-get install --no-install-recommends mmdebstrap qemu-utils e2fsprogs cpio kmod busybox-static
 # The machine boots the kernel directly, with an initramfs that only finds its disk. It lets in whoever has Vagrant's
 # well-known key, and its network is the host's own: keep it there.
 set -eu
 
-release=bookworm
+release=${RELEASE:-bookworm}
 size_gb=4
 packages="systemd-sysv,dbus,udev,openssh-server,sudo,rsync,ca-certificates,curl,e2fsprogs,iputils-ping,kmod,procps"
 for package in $(sed -n '/^packages="/,/"$/p' "$(dirname "$0")/../setup/packages.sh" | tr -d '"' | sed 's/^packages=//'); do
@@ -83,8 +83,8 @@ set_up() {
     mkdir -p "$root/etc/systemd/network"
     printf '[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\n' > "$root/etc/systemd/network/80-eth0.network"
     echo '/dev/vda / ext4 rw,noatime 0 1' > "$root/etc/fstab"
-    printf '127.0.0.1\tlocalhost\n127.0.1.1\tbookworm\n' > "$root/etc/hosts"
-    echo bookworm > "$root/etc/hostname"
+    printf '127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n' > "$root/etc/hosts"
+    echo debian > "$root/etc/hostname"
     : > "$root/etc/machine-id"
     : > "$root/etc/resolv.conf"
     chroot "$root" systemctl enable --quiet systemd-networkd ssh-host-keys

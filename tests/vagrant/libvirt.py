@@ -33,7 +33,16 @@ for place in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; 
     mkdir -p "$place" "$1$place"
     mount --bind "$1$place" "$place"
 done
+for file in passwd group; do # libvirt looks up its own user before it reads that it is not to be used
+    cp /etc/$file "$1/$file"
+    case $file in
+        passwd) echo libvirt-qemu:x:64055:64055::/var/lib/libvirt:/usr/sbin/nologin >> "$1/passwd" ;;
+        group) echo libvirt-qemu:x:64055: >> "$1/group" ;;
+    esac
+    mount --bind "$1/$file" /etc/$file
+done
 ip link set lo up
+touch /run/namespaces-are-ready
 exec catatonit -- sleep infinity
 """
 START_TIMEOUT_S = 60.0
@@ -54,7 +63,7 @@ class Libvirt:
             [*TIED, "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
              "--propagation=private", "sh", "-c", _BIND, "sh", str(self._folder)], stdin=subprocess.DEVNULL)
         try:
-            self._until(lambda: self.run(["test", "-d", "/run/lock"]).returncode == 0, "its namespaces")
+            self._until(lambda: self.run(["test", "-e", "/run/namespaces-are-ready"]).returncode == 0, "its namespaces")
             for daemon in ("virtlogd", "libvirtd"):
                 self.run([daemon, "--daemon", "--pid-file", f"/run/{daemon}.pid"], check=True)
             self._until(lambda: self.run(["virsh", "--quiet", "list"]).returncode == 0, "libvirtd")
