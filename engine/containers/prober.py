@@ -77,8 +77,8 @@ class Prober:
                 self._execs.kill(record.id)
                 code = -1
                 output[:] = f"Health check exceeded timeout ({timeout_ns / 1e9:g}s)".encode()
-        except ShoalError as error:
-            code, output = -1, bytearray(error.message.encode())
+        except (ShoalError, OSError) as error:  # no descriptor left: the check has failed, and is tried again
+            code, output = -1, bytearray(str(error).encode())
         return HealthResult(start_ns=start_ns, end_ns=time.time_ns(), exit_code=code,
                             output=output.decode(errors="replace"))
 
