@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shoal.api.errors import Conflict
+from shoal.api.errors import Conflict, NoLeader, Unavailable
 from shoal.api.membership import MANAGER_PORT, RAFT_PORT
 from shoal.api.objects import ManagerInfo, Node
 from shoal.api.states import Role
@@ -175,7 +175,11 @@ class Upkeep:
                 log.info("event=member-moved member=%s address=%s", node.me.id, node.me.address)
             while todo := steps(store.view(), node.members, node.me.id):
                 await self._do(todo[0], store)
-        except Conflict as error:  # another change is under way, or nobody is able to take over just now
+        except NoLeader:
+            raise
+        except (Conflict, Unavailable) as error:
+            # another change is under way, nobody is able to take over, or it did not come in time: no reason to stop
+            # the leader's other loops
             log.info("event=membership-waits why=%s", error)
             return False
         return True

@@ -23,7 +23,7 @@ from shoal.manager.membership import (
 from shoal.manager.store.apply import apply
 from shoal.manager.store.changes import Command, Create, encode_command
 from shoal.manager.store.memory import MemoryStore
-from shoal.manager.store.raft import Member, MembershipConflict
+from shoal.manager.store.raft import Member, MembershipConflict, OutcomeUnknown
 from shoal.manager.store.state import State
 
 MANAGER, WORKER = Role.MANAGER, Role.WORKER
@@ -181,10 +181,14 @@ async def test_a_node_that_changes_is_looked_at(upkeep):
     assert raft.asked == ["remove m9.j1"]
 
 
-async def test_what_is_refused_just_now_is_tried_again(upkeep):
+@pytest.mark.parametrize("refusal", [
+    pytest.param(MembershipConflict("another change is under way"), id="not just now"),
+    pytest.param(OutcomeUnknown("it did not come in time"), id="whether it was done is not known"),
+])
+async def test_what_is_refused_just_now_is_tried_again(upkeep, refusal):
     one, raft, _ = upkeep
     raft.members = (*raft.members, member("m9"))
-    raft.refusals = [MembershipConflict("another change is under way")]
+    raft.refusals = [refusal]
     one.wake()
     await until(lambda: raft.members == (raft.me,))
     assert raft.asked == ["remove m9.j1"] * 2
