@@ -74,10 +74,10 @@ class ExecStdio:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONSOLE_TIMEOUT_S):
             connection, _ = await loop.sock_accept(listener)
-        with connection:
-            connection.setblocking(True)
-            descriptors = array.array("i")
-            _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(descriptors.itemsize))
+            with connection:
+                await _readable(connection)  # it stands in the container's cgroup: throttled, or paused just then
+                descriptors = array.array("i")
+                _, ancillary, _, _ = connection.recvmsg(4096, socket.CMSG_SPACE(descriptors.itemsize))
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(data[: descriptors.itemsize])
@@ -207,3 +207,14 @@ class ExecStdio:
         self._close_stdin()
         if self._client is not None:
             self._client.end()
+
+
+async def _readable(connection: socket.socket) -> None:
+    """Until there is something to read, or its end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection.fileno())
