@@ -190,11 +190,13 @@ class Hosts(Cluster):
 
     @property
     def election_s(self) -> float:
+        """Less than all of the factor: what an election waits for is a stall, and these are not as much longer."""
         return min(ELECTION_S * self.factor / 3, 20.0)
 
     @property
     def heartbeat_ns(self) -> int:
-        return int(HEARTBEAT_S * self.factor / 3 * 1e9)
+        """A lease has to outlast a restart of shoald, which takes all of the factor longer."""
+        return int(HEARTBEAT_S * self.factor * 1e9)
 
     def wait_for_daemon(self, name: str) -> dict[str, Any]:
         """Its answer to /info."""

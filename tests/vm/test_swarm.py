@@ -168,7 +168,7 @@ def exhaust(hosts: Hosts, machine: Machine) -> None:
     assert ended["StatusCode"] == 137, state
     assert state["OOMKilled"], state
 
-    forks = begin_container(machine, "for i in $(seq 30); do sleep 1000 & done; sleep 1000", {"PidsLimit": 10})
+    forks = begin_container(machine, "(for i in $(seq 30); do sleep 1000 & done); exec sleep 1000", {"PidsLimit": 10})
     group = cgroup(machine, pid_of(machine, forks))
     hosts.eventually(lambda: group("pids.events"), lambda text: int(text.split()[1]) > 0)
     assert int(group("pids.current")) <= 10
