@@ -32,6 +32,7 @@ from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
 from shoal.engine.storage.overlay2 import Overlay2
 from shoal.engine.storage.rootfs import RootFSStore
+from shoal.engine.volumes.discovery import Discovery
 from shoal.overlay.networks import Networks
 
 log = logging.getLogger("shoal.daemon")
@@ -91,7 +92,8 @@ class Daemon:
         self.engine = Engine(data_root=self.data_root, run_root=self.run_root, images=self.images, rootfs=rootfs,
                              networking=announced, cgroup_parent=settings.cgroup_parent,
                              cgroup_driver=settings.cgroup_driver,
-                             runtime=settings.default_runtime)
+                             runtime=settings.default_runtime, plugins=Discovery(settings.plugin_folders),
+                             plugin_timeout_s=settings.plugin_timeout_s)
         self.images.users = self.engine.image_users
         self.images.emit = partial(self.engine.events.publish, "image")
         await self.engine.open()

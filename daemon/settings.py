@@ -13,6 +13,7 @@ DATA_ROOT = Path("/var/lib/shoal")
 RUN_ROOT = Path("/run/shoal")
 CONFIG_FILE = Path("/etc/shoal/shoald.json")
 SOCKET_NAME = "shoal.sock"
+PLUGIN_FOLDERS = ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 CGROUP_DRIVERS = ("auto", "systemd", "cgroupfs")
 
@@ -28,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     labels: tuple[str, ...] = ()  # key=value, the engine's labels
     log_level: str = "info"
     default_runtime: str = ""  # empty: the first of runc and crun that works
+    plugin_folders: tuple[str, ...] = PLUGIN_FOLDERS
+    plugin_timeout_s: float = 60.0  # of one call of a plugin; to make and to mount it has twice as long
 
     @property
     def sockets(self) -> tuple[Path, ...]:
@@ -40,6 +43,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
                 raise InvalidArgument(f"cannot serve on {host!r}: only unix:// with an absolute path is there")
             paths.append(Path(host.removeprefix("unix://")))
         return tuple(paths)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.plugin_timeout_s <= 3600:
+            raise InvalidArgument(f"a plugin's calls cannot have {self.plugin_timeout_s:g} s: give up to an hour")
 
     @property
     def engine_labels(self) -> dict[str, str]:
@@ -66,6 +73,9 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--label", dest="labels", action="append", help="label of this engine, key=value (repeatable)")
     add("--log-level", choices=LOG_LEVELS)
     add("--default-runtime", help="OCI runtime (default: the first of runc and crun that works)")
+    add("--plugin-folder", dest="plugin_folders", action="append",
+        help=f"where volume plugins are looked for (repeatable; default {', '.join(PLUGIN_FOLDERS)})")
+    add("--plugin-timeout-s", type=float, help="deadline of one call of a plugin (default 60)")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     config = given.pop("config", None)
     base = read_config(config or CONFIG_FILE, must_exist=config is not None)

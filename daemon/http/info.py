@@ -41,7 +41,7 @@ def _host_constants() -> dict[str, Any]:
         "DriverStatus": [["Supports d_type", "true"]],
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null", "overlay"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
             "Authorization": None,
             "Log": ["json-file", "local", "none"],
         },
@@ -145,6 +145,7 @@ class EngineInfo:
             "NEventsListener": self._engine.events.listeners,
             "Labels": self._labels,
             "CgroupDriver": self._engine.cgroup_driver,
+            "Plugins": {**_host_constants()["Plugins"], "Volume": self._engine.volumes.drivers.names()},
             "DefaultRuntime": name,
             "Runtimes": {name: {"path": path}},
         }

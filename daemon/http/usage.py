@@ -63,8 +63,9 @@ class UsageRoutes:
         return rows
 
     async def _volume_rows(self) -> list[dict[str, Any]]:
+        """Of those on this host's disk; what is mounted from elsewhere takes up no space of its."""
         volumes, rows = self._engine.volumes, []
-        for volume in volumes.all():
+        for volume in filter(volumes.measurable, volumes.all()):
             with suppress(NotFound):
                 use = {"Size": await volumes.size_bytes(volume.name), "RefCount": len(volumes.users(volume.name))}
                 rows.append({**volume_json(volume), "UsageData": use})

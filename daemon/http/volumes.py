@@ -1,4 +1,4 @@
-"""/volumes: named volumes of this host."""
+"""/volumes: the volumes of this host."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 from aiohttp import web
 from msgspec import field
 
-from shoal.api.errors import Conflict, NotImplementedHere
+from shoal.api.errors import NotImplementedHere
 from shoal.api.wire import Wire, means_something
 from shoal.daemon.http.times import rfc3339
+from shoal.daemon.http.versions import version_of
 from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, reply, truth
-from shoal.engine.containers.nouns import Volume
-from shoal.engine.containers.volumes import Volumes
+from shoal.engine.volumes.nouns import Volume
+from shoal.engine.volumes.volumes import Volumes
 
 LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
+ALL_PRUNED_BEFORE = (1, 42)
+"""Clients of an older version know no difference between volumes that were named and those that were not."""
 PRUNE_FILTERS = frozenset({"all", "label", "label!"})
 
 
@@ -45,8 +48,9 @@ class VolumeRoutes:
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request, LIST_FILTERS)
         dangling = [truth(value, "dangling") for value in wanted.get("dangling", ())]
-        shown = [volume_json(each) for each in self._volumes.all() if self._matches(each, wanted, dangling)]
-        return reply({"Volumes": shown, "Warnings": None})
+        volumes, warnings = await self._volumes.listing(wanted.get("driver") or None)
+        shown = [volume_json(each) for each in volumes if self._matches(each, wanted, dangling)]
+        return reply({"Volumes": shown, "Warnings": warnings or None})
 
     def _matches(self, volume: Volume, wanted: dict[str, Any], dangling: Any) -> bool:
         names, drivers = wanted.get("name"), wanted.get("driver")
@@ -58,16 +62,15 @@ class VolumeRoutes:
         )
 
     async def inspect(self, request: web.Request) -> web.Response:
-        return reply(volume_json(self._volumes.get(request.match_info["name"])))
+        volume = await self._volumes.inspect(request.match_info["name"])
+        return reply({**volume_json(volume), **({"Status": volume.status} if volume.status else {})})
 
     async def create(self, request: web.Request) -> web.Response:
         wanted = await body(request, VolumeWire)
         if means_something(wanted.cluster_volume_spec):
             raise NotImplementedHere("ClusterVolumeSpec is not supported: volumes belong to one host")
-        volume = await self._volumes.create(wanted.name, driver=wanted.driver or "local", options=wanted.driver_opts,
-                                            labels=wanted.labels)
-        if wanted.driver_opts and volume.options != wanted.driver_opts:
-            raise Conflict(f"create {wanted.name}: conflict: volume already exists with other options")
+        volume = await self._volumes.create(
+            wanted.name, driver=wanted.driver, options=wanted.driver_opts, labels=wanted.labels)
         return reply(volume_json(volume), 201)
 
     async def update(self, request: web.Request) -> web.Response:
@@ -78,7 +81,10 @@ class VolumeRoutes:
         return empty()
 
     async def prune(self, request: web.Request) -> web.Response:
-        pruned = await self._volumes.prune(_prunable(filters(request, PRUNE_FILTERS)))
+        wanted = filters(request, PRUNE_FILTERS)
+        everything = version_of(request) < ALL_PRUNED_BEFORE or any(
+            truth(value, "all") for value in wanted.get("all", ()))
+        pruned = await self._volumes.prune(_prunable(wanted, everything))
         return reply({"VolumesDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.reclaimed_bytes})
 
 
@@ -90,13 +96,12 @@ def volume_json(volume: Volume) -> dict[str, Any]:
         "CreatedAt": rfc3339(volume.created_ns),
         "Labels": volume.labels or None,
         "Options": volume.options or None,
-        "Scope": "local",
+        "Scope": volume.scope,
     }
 
 
-def _prunable(wanted: dict[str, list[str]]) -> Callable[[Volume], bool]:
+def _prunable(wanted: dict[str, list[str]], everything: bool) -> Callable[[Volume], bool]:
     """Anonymous volumes, or all where that is asked for."""
-    everything = any(truth(value, "all") for value in wanted.get("all", ()))
 
     def selected(volume: Volume) -> bool:
         return ((everything or volume.anonymous)

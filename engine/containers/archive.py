@@ -18,6 +18,7 @@ import msgspec
 
 from shoal.api import errors
 from shoal.api.errors import NotFound, NotImplementedHere, PermissionDenied, ShoalError
+from shoal.api.ids import new_container_id
 from shoal.engine.containers import archiver
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.nouns import Container
@@ -93,29 +94,51 @@ class Archives:
         """The program at work; ended in any case."""
         container = self._engine.get(ref)
         request: dict[str, Any] = {"do": do, "path": _absolute(path), **more}
-        root_fd = -1
         if container.state.pid and do != "export":
             root_fd = request["root_fd"] = os.open(f"/proc/{container.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
-        else:
-            # The root stays mounted: a start under way meanwhile needs it, and a removal takes it away.
-            request["root"] = str(await self._rootfs.prepare(container.id, container.image_id))
-            request["binds"] = [] if do == "export" else _binds(container)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(Path(archiver.__file__)), msgspec.json.encode(request).decode(),
-                stdin=asyncio.subprocess.PIPE if do == "unpack" else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=MAX_SAID_BYTES,
-                pass_fds=(root_fd,) if root_fd >= 0 else ())
-        finally:
-            if root_fd >= 0:
+            try:
+                process = await _start(request, root_fd)
+            finally:
                 os.close(root_fd)
+            async with _ended(process):
+                yield process
+            return
+        # The root stays mounted: a start under way meanwhile needs it, and a removal takes it away.
+        request["root"] = str(await self._rootfs.prepare(container.id, container.image_id))
+        holder = new_container_id()
         try:
-            yield process
+            request["binds"] = [] if do == "export" else await self._binds(container, holder)
+            async with _ended(await _start(request)) as process:
+                yield process
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-            await process.wait()
+            await self._engine.mounts.close(holder)
+
+    async def _binds(self, container: Container, holder: str) -> list[tuple[str, str, bool]]:
+        """(source, target, read-only), outer before inner. What is in memory only (tmpfs) is not there."""
+        sources = await self._engine.mounts.open(container.mounts, holder)
+        points = sorted(container.mounts, key=lambda each: each.target.count("/"))
+        binds = [point.source for point in points if point.type == "bind"]
+        there = {source for source in binds if await asyncio.to_thread(Path(source).exists)}
+        return [(sources.get(point.target, point.source), point.target, not point.writable)
+                for point in points if point.target in sources or point.source in there]
+
+
+async def _start(request: dict[str, Any], *descriptors: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", str(Path(archiver.__file__)), msgspec.json.encode(request).decode(),
+        stdin=asyncio.subprocess.PIPE if request["do"] == "unpack" else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=MAX_SAID_BYTES, pass_fds=descriptors)
+
+
+@asynccontextmanager
+async def _ended(process: asyncio.subprocess.Process) -> AsyncIterator[asyncio.subprocess.Process]:
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
 
 
 def _absolute(path: str) -> str:
@@ -124,13 +147,6 @@ def _absolute(path: str) -> str:
 
 def _below(path: str, folder: str) -> bool:
     return f"{os.path.normpath(_absolute(path))}/".startswith(f"{folder.rstrip('/')}/")
-
-
-def _binds(container: Container) -> list[tuple[str, str, bool]]:
-    """(source, target, read-only), outer before inner. What is in memory only (tmpfs) is not there."""
-    return [(mount.source, mount.target, not mount.writable)
-            for mount in sorted(container.mounts, key=lambda each: each.target.count("/"))
-            if mount.source and Path(mount.source).exists()]
 
 
 async def _stat(process: asyncio.subprocess.Process, ref: str, path: str) -> PathStat:

@@ -53,10 +53,12 @@ from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
 from shoal.engine.containers.stdio.client import Attachment as Attachment  # for those who use the engine
 from shoal.engine.containers.stdio.loggedclient import LoggedClient
 from shoal.engine.containers.table import Table
-from shoal.engine.containers.volumes import Volumes
 from shoal.engine.containers.waits import Waits
 from shoal.engine.images.images import Images, ImageUser
 from shoal.engine.storage.rootfs import RootFSStore
+from shoal.engine.volumes.discovery import Discovery
+from shoal.engine.volumes.plugin import TIMEOUT_S
+from shoal.engine.volumes.volumes import Volumes
 
 T = TypeVar("T")
 
@@ -83,10 +85,13 @@ class Engine:
         cgroup_parent: str = "",
         cgroup_driver: str = cgroupdriver.AUTO,
         runtime: str = "",
+        plugins: Discovery | None = None,
+        plugin_timeout_s: float = TIMEOUT_S,
     ) -> None:
         """`runtime`: runc, crun or a path; empty: the first that works here. Raises InvalidArgument."""
         self.events = Events()
-        self.volumes = Volumes(data_root / "volumes", users=self._volume_users, emit=self._emit_volume)
+        self.volumes = Volumes(data_root / "volumes", run_root / "volumes", users=self._volume_users,
+                               emit=self._emit_volume, discovery=plugins, plugin_timeout_s=plugin_timeout_s)
         self._table = Table(data_root / "containers")
         self._run_root = run_root
         self._images = images
@@ -98,7 +103,7 @@ class Engine:
         self._wanted_runtime = runtime
         self._waits = Waits()
         self._watches = Watches()
-        self._mounts = Mounts(self.volumes, self._table.find)
+        self.mounts = Mounts(self.volumes, self._table.find, self._emit_volume)
         self._rotation = Rotation(self._running_logs)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -117,16 +122,25 @@ class Engine:
         monitors = Monitors(self._run_root / "containers", self._runtime)
         self._launcher = Launcher(
             monitors=monitors, cgroups=self._cgroups, driver=self._driver, rootfs=self._rootfs,
-            networking=self._networking, mounts=self._mounts, table=self._table)
+            networking=self._networking, mounts=self.mounts, table=self._table)
         self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit)
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
         self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
                           started=self._prober.start, ended=self._has_ended, remove=self._remove_with_volumes)
         self._removal = Removal(self._table, self._launcher, self._life, self._waits, self.volumes, self._emit)
         self._connections = Connections(self._table, self._networking, monitors.bundle)
-        await self._life.recover()
+        await self._recover()
         await asyncio.to_thread(self._sweep)
         self._rotation.start()
+
+    async def _recover(self) -> None:
+        """Containers, and the volumes that they hold. No plugin that does not answer holds that up."""
+        self.volumes.let_go_s, patience_s = 0.0, self.volumes.let_go_s
+        await self._life.recover()
+        for container_id in self._life.monitors:
+            self.mounts.adopt(self._table.get(container_id))
+        await self.volumes.sweep(self._life.monitors)
+        self.volumes.let_go_s = patience_s
 
     async def close(self) -> None:
         """Let go; containers live on."""
@@ -139,6 +153,7 @@ class Engine:
             await asyncio.gather(*left, return_exceptions=True)
         await self._life.close()
         await self._execs.close()
+        await self.volumes.close()
         self._watches.close()
 
     @property
@@ -204,15 +219,30 @@ class Engine:
         name = self._table.reserve(name, container_id)
         try:
             host = self._with_ids(host)
-            points = await self._finish(self._mounts.resolve(merged, host))
+            points = await self._finish(self.mounts.resolve(merged, host, container_id))
             container = Container(id=container_id, name=name, created_ns=time.time_ns(), image_id=image.id,
                                   config=merged, host=host, mounts=points)
-            self._table.add(container)
+            await self._finish(self._make(container))
         except BaseException:
             self._table.free(name)
             raise
         self._emit(container, "create", {})
         return Created(id=container_id, warnings=tuple(warnings))
+
+    async def _make(self, container: Container) -> None:
+        """Fill its new volumes, and take it up. Nothing is left of it where that fails."""
+        try:
+            if wanting := self.mounts.to_fill(container.mounts):
+                root = await self._rootfs.prepare(container.id, container.image_id)
+                await self.mounts.fill(wanting, root, container.id)
+                await self._rootfs.release(container.id)
+            self._table.add(container)
+        except BaseException:
+            self.volumes.settle(container.id)
+            await self._rootfs.remove(container.id)
+            await self.mounts.forget(container.mounts)
+            raise
+        self.volumes.settle(container.id)
 
     def _with_ids(self, host: HostConfig) -> HostConfig:
         """The containers that the modes name by their ids: names may change. Raises NotFound, InvalidArgument."""

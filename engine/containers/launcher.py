@@ -30,6 +30,9 @@ T = TypeVar("T")
 CONCURRENT_STARTS = 4 * (os.cpu_count() or 1)
 """More runtimes at once would only take each other's time and memory."""
 
+VOLUMES_MOUNTED = "volumes-mounted"
+"""A file of the bundle."""
+
 _SHORT_ID = 12
 _encode = msgspec.json.Encoder().encode
 
@@ -90,7 +93,8 @@ class Launcher:
         self.monitors.bundle(container.id).mkdir(mode=0o711, exist_ok=True)
         request = self._network_request(container)
         root, sandbox = await _both(self._root(container), self._networking.up(request))
-        launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined)
+        sources = await self._open(container) if container.mounts else {}
+        launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined, sources)
         config = container.config
         none = container.host.log.driver == "none"
         async with self._slots:
@@ -133,8 +137,17 @@ class Launcher:
             raise Conflict(f"cannot join {what} of a non running container: {owner.id}")
         return owner
 
-    def _prepare(self, container: Container, root: Path, sandbox: Sandbox, joined: dict[str, str]) -> spec.Launch:
-        """What blocks: users, volumes, devices, and the files that are bound in."""
+    async def _open(self, container: Container) -> dict[str, str]:
+        """Its volumes, mounted; noted, so that what is told when they are let go of is told once."""
+        sources = await self._mounts.open(container.mounts, container.id)
+        if sources:
+            write_bytes(self.monitors.bundle(container.id) / VOLUMES_MOUNTED, b"")
+            self._mounts.tell("mount", container)
+        return sources
+
+    def _prepare(self, container: Container, root: Path, sandbox: Sandbox, joined: dict[str, str],
+                 sources: dict[str, str]) -> spec.Launch:
+        """What blocks: users, binds, devices, and the files that are bound in."""
         asked = container.host
         bundle = self.monitors.bundle(container.id)
         self._place(container, bundle)
@@ -155,7 +168,7 @@ class Launcher:
             seccomp=profile,
             no_new_privileges=security.no_new_privileges,
             unmasked=security.unmasked,
-            mounts=self._mounts.ready(container.mounts, root),
+            mounts=self._mounts.ready(container.mounts, sources),
             files=write_network_files(bundle, sandbox, hostname(container)),
             joined=joined,
             shm_source=self._shm(container, bundle),
@@ -201,9 +214,10 @@ class Launcher:
         results = await asyncio.gather(
             asyncio.to_thread(self._clear_processes, container), self._networking.down(container.id),
             self._rootfs.release(container.id), return_exceptions=True)
-        if self._mounts.holds_file_systems(container):
-            running = [other for other in self._table.all() if other.state.running and other.id != container.id]
-            await asyncio.to_thread(self._mounts.release, container, running)
+        await self._mounts.close(container.id)
+        if (mounted := self.monitors.bundle(container.id) / VOLUMES_MOUNTED).exists():
+            mounted.unlink()
+            self._mounts.tell("unmount", container)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

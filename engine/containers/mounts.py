@@ -1,15 +1,15 @@
-"""The mounts of a container: resolved when it is made, made ready when it starts.
+"""The mounts of a container: resolved and filled when it is made, made ready when it starts.
 
-`Mounts.resolve` decides what is mounted where (and makes the volumes); `ready`
-says it in OCI's words, once the root is there to fill empty volumes from.
+`Mounts.resolve` decides what is mounted where (and makes the volumes), `fill` copies
+into empty ones what the image has there; `open` mounts them, and `ready` says it all in
+OCI's words.
 """
 
 from __future__ import annotations
 
-import os
 import posixpath
-import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,44 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig, MountPoint, MountRequest
-from shoal.engine.containers.volumes import Volumes
-from shoal.engine.storage.mount import open_in_root
+from shoal.engine.volumes import content
+from shoal.engine.volumes.volumes import Volumes
 
 PROPAGATIONS = ("", "private", "rprivate", "shared", "rshared", "slave", "rslave")
+EmitVolume = Callable[[str, str, dict[str, str]], None]
 TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 
 
 class Mounts:
-    """`find` gives the container that --volumes-from names."""
+    """`find` gives the container that --volumes-from names; `emit` tells of volumes mounted and unmounted."""
 
-    def __init__(self, volumes: Volumes, find: Callable[[str], Container]) -> None:
+    def __init__(self, volumes: Volumes, find: Callable[[str], Container], emit: EmitVolume) -> None:
         self._volumes = volumes
         self._find = find
+        self._emit = emit
 
-    async def resolve(self, config: ContainerConfig, host: HostConfig) -> tuple[MountPoint, ...]:
-        """What will be mounted. Makes the volumes that are missing. Raises ShoalError."""
+    async def resolve(self, config: ContainerConfig, host: HostConfig, claim: str) -> tuple[MountPoint, ...]:
+        """What will be mounted. Makes the volumes that are missing, and claims them (`Volumes.settle`).
+
+        Raises ShoalError; the anonymous ones that it has made by then are gone again.
+        """
+        made: list[MountPoint] = []
+        try:
+            return await self._resolve_all(config, host, claim, made)
+        except BaseException:
+            self._volumes.settle(claim)
+            await self.forget(made)
+            raise
+
+    async def forget(self, points: Iterable[MountPoint]) -> None:
+        """Remove the anonymous volumes of a container that has not come to be."""
+        for point in points:
+            if point.anonymous:
+                with suppress(ShoalError):
+                    await self._volumes.remove(point.name, force=True)
+
+    async def _resolve_all(self, config: ContainerConfig, host: HostConfig, claim: str, made: list[MountPoint]
+                           ) -> tuple[MountPoint, ...]:
         for request in host.mounts:
             check(request)
         _refuse_duplicates(host.mounts)
@@ -42,11 +64,14 @@ class Mounts:
                 points[point.target] = point
         for request in host.mounts:
             target = clean(request.target)
-            points[target] = await self._resolve(request, target)
+            points[target] = await self._resolve(request, target, claim)
+            made.append(points[target])
         for path in config.volumes:
             target = clean(path)
             if target not in points:
-                points[target] = await self._volume(MountRequest(type="volume", target=target), target)
+                request = MountRequest(type="volume", target=target, volume_driver=host.volume_driver)
+                points[target] = await self._volume(request, target, claim)
+                made.append(points[target])
         return tuple(points[target] for target in sorted(points))
 
     def _borrowed(self, reference: str) -> Iterable[MountPoint]:
@@ -57,9 +82,9 @@ class Mounts:
             if point.type != "tmpfs":
                 yield msgspec.structs.replace(point, writable=point.writable and mode != "ro", anonymous=False)
 
-    async def _resolve(self, request: MountRequest, target: str) -> MountPoint:
+    async def _resolve(self, request: MountRequest, target: str, claim: str) -> MountPoint:
         if request.type == "volume":
-            return await self._volume(request, target)
+            return await self._volume(request, target, claim)
         if request.type == "tmpfs":
             return MountPoint(type="tmpfs", target=target, writable=not request.read_only, request=request)
         _bind_source(request)
@@ -67,46 +92,79 @@ class Mounts:
                           mode=",".join(request.options), propagation=request.propagation or "rprivate",
                           request=request)
 
-    async def _volume(self, request: MountRequest, target: str) -> MountPoint:
-        volume = await self._volumes.create(request.source, driver=request.volume_driver or "local",
+    async def _volume(self, request: MountRequest, target: str, claim: str) -> MountPoint:
+        volume = await self._volumes.create(request.source, driver=request.volume_driver, claim=claim,
                                             options=request.volume_options, labels=request.volume_labels)
         return MountPoint(type="volume", target=target, source=volume.mountpoint, name=volume.name,
                           driver=volume.driver, mode=",".join(request.options), writable=not request.read_only,
                           anonymous=not request.source, request=request)
 
-    # --- at a start; these block ---
+    # --- filled, once ---
 
-    def ready(self, points: Iterable[MountPoint], root: Path) -> list[dict[str, Any]]:
-        """OCI mounts, outer before inner. Volumes are mounted and, where empty, filled from the image."""
-        return [self._ready(point, root) for point in sorted(points, key=lambda point: point.target.count("/"))]
+    def to_fill(self, points: Iterable[MountPoint]) -> list[MountPoint]:
+        """The volumes that get what the image has in their place, if they are empty."""
+        return [point for point in points if point.type == "volume" and point.request is not None
+                and not point.request.no_copy and not point.request.subpath]
 
-    def _ready(self, point: MountPoint, root: Path) -> dict[str, Any]:
-        if point.type == "tmpfs":
-            return _tmpfs(point)
-        request = point.request or MountRequest(target=point.target)
-        source = point.source
-        if point.type == "volume":
-            source = str(self._volumes.mount(point.name))
-            if not request.no_copy and not request.subpath:
-                fill(Path(source), root, point.target)
-            if request.subpath:
-                source = _subpath(source, request.subpath)
-        elif point.request is not None:
-            _bind_source(point.request)
-        options = ["bind" if request.non_recursive else "rbind", point.propagation or "rprivate"]
-        if not point.writable:
-            options.append("ro")
-        return {"destination": point.target, "type": "bind", "source": source, "options": options}
+    async def fill(self, points: Iterable[MountPoint], root: Path, holder: str) -> None:
+        """Raises ShoalError."""
+        try:
+            for point in points:
+                volume = await self._volumes.mount(point.name, holder)
+                await content.fill(volume, root, point.target, foreign=self._volumes.foreign(point.name))
+        finally:
+            await self._volumes.release(holder)
+
+    # --- at a start ---
+
+    async def open(self, points: Iterable[MountPoint], holder: str) -> dict[str, str]:
+        """Mount what is to be mounted first: target → what is bound there. Raises ShoalError; `close` in any case."""
+        sources = {}
+        for point in points:
+            if point.type == "volume":
+                source = str(await self._volumes.mount(point.name, holder))
+                if point.request is not None and point.request.subpath:
+                    source = await content.subpath(
+                        source, point.request.subpath, foreign=self._volumes.foreign(point.name))
+                sources[point.target] = source
+        return sources
+
+    async def close(self, holder: str) -> None:
+        """Let go of what was mounted for it. Never raises for a volume that cannot be let go of."""
+        await self._volumes.release(holder)
+
+    def adopt(self, container: Container) -> None:
+        """It runs."""
+        for point in container.mounts:
+            if point.type == "volume":
+                self._volumes.adopt(point.name, container.id)
+
+    def tell(self, action: str, container: Container) -> None:
+        """Of each of its volumes: mount, unmount."""
+        for point in container.mounts:
+            if point.type == "volume":
+                about = {"driver": point.driver, "container": container.id}
+                if action == "mount":
+                    about |= {"destination": point.target, "read/write": str(point.writable).lower(),
+                              "propagation": point.propagation}
+                self._emit(action, point.name, about)
+
+    def ready(self, points: Iterable[MountPoint], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+        """OCI mounts, outer before inner. `sources`: what `open` gave. Blocks."""
+        return [_ready(point, sources) for point in sorted(points, key=lambda point: point.target.count("/"))]
 
 
-    def holds_file_systems(self, container: Container) -> bool:
-        """Whether some volume of it is a file system that is mounted while it is used."""
-        return any(point.type == "volume" and self._volumes.is_file_system(point.name) for point in container.mounts)
-
-    def release(self, container: Container, running: Iterable[Container]) -> None:
-        """Unmount what only this container used. Blocking."""
-        needed = {point.name for other in running for point in other.mounts}
-        self._volumes.unmount({point.name for point in container.mounts if point.type == "volume"} - needed)
+def _ready(point: MountPoint, sources: Mapping[str, str]) -> dict[str, Any]:
+    if point.type == "tmpfs":
+        return _tmpfs(point)
+    request = point.request or MountRequest(target=point.target)
+    if point.type == "bind" and point.request is not None:
+        _bind_source(point.request)
+    options = ["bind" if request.non_recursive else "rbind", point.propagation or "rprivate"]
+    if not point.writable:
+        options.append("ro")
+    return {"destination": point.target, "type": "bind", "source": sources.get(point.target, point.source),
+            "options": options}
 
 
 def check(request: MountRequest) -> None:
@@ -169,38 +227,3 @@ def _tmpfs(point: MountPoint) -> dict[str, Any]:
     if not point.writable:
         options.append("ro")
     return {"destination": point.target, "type": "tmpfs", "source": "tmpfs", "options": options}
-
-
-def _subpath(source: str, subpath: str) -> str:
-    """A folder inside a volume; never outside, whatever links are in it."""
-    root_fd = os.open(source, os.O_PATH | os.O_DIRECTORY)
-    try:
-        found = open_in_root(root_fd, subpath.encode(), os.O_PATH)
-    except OSError as error:
-        raise InvalidArgument(f"cannot access path {source}/{subpath}: {error.strerror}") from error
-    finally:
-        os.close(root_fd)
-    try:
-        return os.readlink(f"/proc/self/fd/{found}")  # noqa: PTH115
-    finally:
-        os.close(found)
-
-
-def fill(volume: Path, root: Path, target: str) -> None:
-    """Copy what the image has at `target` into the volume, if that is empty."""
-    if any(volume.iterdir()):
-        return
-    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
-    try:
-        source = open_in_root(root_fd, target.lstrip("/").encode() or b".", os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return  # the image has nothing there
-    finally:
-        os.close(root_fd)
-    try:
-        done = subprocess.run(["cp", "-a", f"/proc/self/fd/{source}/.", str(volume)], capture_output=True, text=True,
-                              pass_fds=(source,), timeout=600)
-        if done.returncode:
-            raise ShoalError(f"cannot copy {target} of the image into volume {volume.parent.name}: {done.stderr}")
-    finally:
-        os.close(source)

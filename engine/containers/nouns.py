@@ -125,6 +125,7 @@ class HostConfig(Noun, frozen=True, kw_only=True, omit_defaults=True):
     restart: RestartPolicy = RestartPolicy()
     mounts: tuple[MountRequest, ...] = ()
     volumes_from: tuple[str, ...] = ()  # "container[:ro|rw]"
+    volume_driver: str = ""  # of the anonymous volumes, where a path alone names them
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
@@ -297,16 +298,6 @@ class LogQuery(Noun, frozen=True, kw_only=True, omit_defaults=True):
     tail: int = -1
     since_ns: int = 0
     until_ns: int = 0
-
-
-class Volume(Noun, frozen=True, kw_only=True, omit_defaults=True):
-    name: str
-    driver: str = "local"
-    mountpoint: str = ""
-    labels: dict[str, str] = {}
-    options: dict[str, str] = {}
-    created_ns: int = 0
-    anonymous: bool = False
 
 
 class Pruned(Noun, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from shoal.api.errors import Conflict, InvalidArgument, ShoalError
+from shoal.api.errors import Conflict, ShoalError
 from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Emit, Life
 from shoal.engine.containers.nouns import Container, Status
 from shoal.engine.containers.table import Table
-from shoal.engine.containers.volumes import Volumes
 from shoal.engine.containers.waits import Waits
+from shoal.engine.volumes.volumes import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -79,5 +79,5 @@ class Removal:
             if point.anonymous and not self._volumes.users(point.name):
                 try:
                     await self._volumes.remove(point.name, force=True)
-                except (Conflict, InvalidArgument) as error:
+                except ShoalError as error:
                     log.warning("event=volume-kept volume=%s error=%s", point.name, error)

@@ -32,6 +32,7 @@ def host_config(wire: CreateWire) -> HostConfig:
         restart=restart_policy(host.restart_policy),
         mounts=mounts(host),
         volumes_from=host.volumes_from,
+        volume_driver=host.volume_driver,
         privileged=host.privileged,
         cap_add=words(host.cap_add),
         cap_drop=words(host.cap_drop),

@@ -14,7 +14,7 @@ MASKED = ("/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/pro
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _NOTHING: dict[str, Any] = {
-    "ContainerIDFile": "", "Cgroup": "", "Links": None, "Isolation": "", "VolumeDriver": "",
+    "ContainerIDFile": "", "Cgroup": "", "Links": None, "Isolation": "",
     "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
     "BlkioDeviceWriteIOps": [], "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceRequests": None,
     "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
@@ -33,6 +33,7 @@ def host_config_json(host: HostConfig, runtime: str, cgroupns: str) -> dict[str,
         "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.max_retries},
         "AutoRemove": host.auto_remove,
         "VolumesFrom": list(host.volumes_from) or None,
+        "VolumeDriver": host.volume_driver,
         "ConsoleSize": list(host.console_size),
         "CapAdd": list(host.cap_add) or None,
         "CapDrop": list(host.cap_drop) or None,

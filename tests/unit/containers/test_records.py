@@ -1,6 +1,5 @@
-"""Records and names of containers, those who wait for them, events, volumes: in memory and on disk."""
+"""Records and names of containers, those who wait for them, events: in memory and on disk."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from shoal.api.errors import Conflict, InvalidArgument, NotFound, Overloaded
 from shoal.engine.containers import events, names
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig, State, Status, WaitResult
 from shoal.engine.containers.table import Table
-from shoal.engine.containers.volumes import Volumes
 from shoal.engine.containers.waits import Waits
 
 
@@ -130,38 +128,3 @@ async def test_a_listener_that_does_not_read_is_told_so() -> None:
         with pytest.raises(Overloaded):
             await mine.next()
     assert len(made.past(0)) == events.RING_SIZE
-
-
-# --- volumes ---
-
-
-async def test_volumes(tmp_path: Path) -> None:
-    users: dict[str, list[str]] = {"used": ["c1"]}
-    volumes = Volumes(tmp_path / "volumes", users=lambda name: users.get(name, []))
-    made = await volumes.create("used", labels={"a": "1"})
-    assert await volumes.create("used") == made
-    anonymous = await volumes.create()
-    first, second = await asyncio.gather(volumes.create("same"), volumes.create("same"))
-    assert first.name == second.name
-    (Path(anonymous.mountpoint) / "file").write_bytes(b"12345")
-    with pytest.raises(Conflict, match=r"remove used: volume is in use - \[c1\]"):
-        await volumes.remove("used")
-    again = Volumes(tmp_path / "volumes", users=lambda name: users.get(name, []))
-    assert again.get("used") == made
-    pruned = await again.prune()
-    assert (pruned.deleted, pruned.reclaimed_bytes) == ((anonymous.name,), 5)
-    assert [one.name for one in again.all()] == ["same", "used"]
-    with pytest.raises(NotFound, match="get none: no such volume"):
-        await again.remove("none")
-    await again.remove("none", force=True)
-
-
-@pytest.mark.parametrize(("arguments", "error"), [
-    ({"name": "x"}, InvalidArgument), ({"name": "a/b"}, InvalidArgument), ({"name": "ab", "driver": "nfs"}, NotFound),
-    ({"name": "ab", "options": {"colour": "red"}}, InvalidArgument),
-    ({"name": "ab", "options": {"type": "tmpfs"}}, InvalidArgument),
-])
-async def test_volumes_that_are_refused(tmp_path: Path, arguments: dict[str, object], error: type) -> None:
-    with pytest.raises(error):
-        await Volumes(tmp_path).create(**arguments)  # type: ignore[arg-type]
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,413 @@
+"""`Volumes`: every volume of this host, whatever driver keeps it.
+
+    <root>/<name>/volume.json    the record of what was asked for here, written before it is answered
+
+A plugin may have volumes that nobody asked for here; they are found by asking it. Each
+volume has a lock: what makes, mounts, unmounts and removes one waits for each other, and
+for nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
+from shoal.api.ids import new_container_id
+from shoal.engine.containers.files import read_record, write_record
+from shoal.engine.containers.nouns import Pruned
+from shoal.engine.volumes import content
+from shoal.engine.volumes.client import PluginUnreachable
+from shoal.engine.volumes.discovery import Discovery
+from shoal.engine.volumes.driver import VolumeDriver
+from shoal.engine.volumes.drivers import Drivers
+from shoal.engine.volumes.holds import Holds
+from shoal.engine.volumes.local import LocalDriver
+from shoal.engine.volumes.locks import NamedLocks
+from shoal.engine.volumes.nouns import ANONYMOUS_LABEL, LOCAL, Told, Volume
+from shoal.engine.volumes.options import check_foreign_name
+from shoal.engine.volumes.plugin import TIMEOUT_S, PluginDriver
+
+log = logging.getLogger(__name__)
+
+LET_GO_S = 10.0
+"""So long the end of a container waits for its volumes to be unmounted; the rest is done behind it."""
+
+
+class Volumes:
+    """`users(name)` tells which containers refer to a volume. `held` is where mounts are written down (`holds`)."""
+
+    def __init__(
+        self,
+        root: Path,
+        held: Path,
+        *,
+        users: Callable[[str], Iterable[str]] = lambda name: (),
+        emit: Callable[[str, str, dict[str, str]], None] = lambda action, name, attributes: None,
+        discovery: Discovery | None = None,
+        plugin_timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.let_go_s = LET_GO_S
+        self._root = root
+        self._users = users
+        self._emit = emit
+        self._volumes: dict[str, Volume] = {}
+        self._claims: dict[str, set[str]] = {}  # volume → containers that are being made
+        self._locks = NamedLocks()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: set[tuple[str, str]] = set()  # (volume, holder) that is being unmounted
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._local = LocalDriver(root)
+        self.drivers = Drivers(self._local, discovery or Discovery(()), timeout_s=plugin_timeout_s)
+        self._holds = Holds(held)
+        for place in root.iterdir():
+            if (record := read_record(place / "volume.json", Volume)) is not None:
+                self._volumes[record.name] = self._placed(record)
+
+    def _placed(self, volume: Volume) -> Volume:
+        """With where it is, as far as that is known."""
+        place = self._local.place(volume.name) if volume.driver == LOCAL else self._holds.mountpoint(volume.name)
+        return msgspec.structs.replace(volume, mountpoint=str(place))
+
+    # --- reading ---
+
+    def get(self, name: str) -> Volume:
+        """Its record. Raises NotFound, "get <name>: no such volume"."""
+        if name not in self._volumes:
+            raise NotFound(f"get {name}: no such volume")
+        return self._volumes[name]
+
+    def all(self) -> list[Volume]:
+        """Every volume that there is a record of, by name."""
+        return sorted(self._volumes.values(), key=lambda volume: volume.name)
+
+    def users(self, name: str) -> list[str]:
+        """The ids of the containers that refer to it."""
+        return [*self._users(name), *self._claims.get(name, ())]
+
+    async def inspect(self, name: str) -> Volume:
+        """With what its driver tells of it; of a plugin's volume that has no record, too.
+
+        Raises NotFound, ShoalError where its driver does not answer.
+        """
+        record = self._volumes.get(name)
+        if record is None:
+            if (found := await self._probe(name)) is None:
+                raise NotFound(f"get {name}: no such volume")
+            return found
+        if record.driver == LOCAL:
+            return record
+        try:
+            driver = await self.drivers.plugin(record.driver)
+            told = await driver.get(name)
+        except ShoalError as error:
+            raise ShoalError(f"get {name}: {error}") from error
+        if told is None:
+            raise NotFound(f"get {name}: no such volume")
+        return await _joined(record, driver, told)
+
+    async def listing(self, drivers: Collection[str] | None = None) -> tuple[list[Volume], list[str]]:
+        """Every volume (of these drivers), by name, and a warning for each plugin that does not answer."""
+        plugins, warnings = await self.drivers.plugins(drivers)
+        answers = await asyncio.gather(*(self._listed(plugin) for plugin in plugins), return_exceptions=True)
+        found: dict[str, Volume] = {}
+        answered: set[str] = set()
+        for plugin, answer in zip(plugins, answers, strict=True):
+            if isinstance(answer, ShoalError):
+                warnings.append(f"list {plugin.name}: {answer}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                answered.add(plugin.name)
+                for volume in answer:
+                    found.setdefault(volume.name, volume)
+        for volume in self.all():
+            if (drivers is None or volume.driver in drivers) and volume.driver not in answered:
+                found[volume.name] = volume
+        return sorted(found.values(), key=lambda volume: volume.name), warnings
+
+    async def _listed(self, plugin: PluginDriver) -> list[Volume]:
+        """Those that are not known here as another driver's."""
+        shown = []
+        for told in await plugin.list():
+            record = self._volumes.get(told.name, Volume(name=told.name, driver=plugin.name))
+            if record.driver == plugin.name:
+                shown.append(await _joined(record, plugin, told))
+        return shown
+
+    async def _probe(self, name: str) -> Volume | None:
+        """What some plugin has under a name that is not known here. One that does not answer has nothing."""
+        for plugin in (await self.drivers.plugins())[0]:
+            try:
+                told = await plugin.get(name, probe=True)
+            except PluginUnreachable as error:
+                log.warning("event=plugin-passed-over plugin=%s volume=%s error=%s", plugin.name, name, error)
+                continue
+            if told is not None:
+                return await _joined(Volume(name=name, driver=plugin.name), plugin, told)
+        return None
+
+    # --- changing ---
+
+    async def create(
+        self,
+        name: str = "",
+        *,
+        driver: str = "",
+        options: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
+        claim: str = "",
+    ) -> Volume:
+        """Make a volume, or return the one that has this name. An empty `name` makes an anonymous one.
+
+        `claim`: the container that is being made with it; nobody removes it until `settle`.
+        Raises InvalidArgument for a name or an option that is not allowed, NotFound for a driver that
+        is not there, Conflict where another driver has the name.
+        """
+        anonymous = not name
+        name = name or new_container_id()
+        labels = {**(labels or {}), **({ANONYMOUS_LABEL: ""} if anonymous else {})}
+        async with self._locks.hold(name):
+            volume = await self._existing(name, driver)
+            if volume is None:
+                volume = await self._create(Volume(
+                    name=name, driver=driver or LOCAL, labels=labels, options=options or {},
+                    created_ns=time.time_ns(), anonymous=anonymous))
+            if claim:
+                self._claims.setdefault(name, set()).add(claim)
+            return volume
+
+    async def _existing(self, name: str, driver: str) -> Volume | None:
+        """Raises Conflict where another driver has it, or its own does not answer."""
+        known = self._volumes.get(name)
+        if known is None:
+            if driver or (found := await self._probe(name)) is None:
+                return None
+            return await self._keep(found)
+        if driver and driver != known.driver:
+            await self._driver("create", name, driver)
+        if known.driver != LOCAL:
+            try:
+                told = await (await self.drivers.plugin(known.driver)).get(name)
+            except ShoalError as error:
+                raise Conflict(f"create {name}: found reference to volume '{name}' in driver '{known.driver}', but got "
+                               f"an error while checking the driver: {error}: volume name must be unique") from error
+            if told is None:
+                await self._vanished(known)
+                return None
+        if driver and driver != known.driver:
+            raise Conflict(f"create {name}: driver '{known.driver}' already has volume '{name}': volume name must be "
+                           "unique")
+        return known
+
+    async def _vanished(self, known: Volume) -> None:
+        """Its plugin has it no more: forget it. Raises Conflict where containers refer to it."""
+        if self.users(known.name):
+            raise Conflict(
+                f"create {known.name}: found references to volume '{known.name}' in driver '{known.driver}' but the "
+                "volume was not found in the driver -- you may need to remove containers referencing this volume or "
+                "force remove the volume to re-create it: volume name must be unique")
+        await self._forget(known.name)
+
+    async def _create(self, volume: Volume) -> Volume:
+        driver = await self._driver("create", volume.name, volume.driver)
+        driver.check(volume.name, volume.options)
+        try:
+            if volume.driver == LOCAL or await driver.get(volume.name) is None:
+                await driver.create(volume.name, volume.options)
+        except ShoalError as error:
+            raise _about("create", volume.name, error) from error
+        kept = await self._keep(volume)
+        self._emit("create", kept.name, {"driver": kept.driver})
+        return kept
+
+    async def _driver(self, doing: str, name: str, driver: str) -> VolumeDriver:
+        try:
+            return await self.drivers.get(driver)
+        except ShoalError as error:
+            raise _about(doing, name, error) from error
+
+    async def _keep(self, volume: Volume) -> Volume:
+        """Write the record. Raises InvalidArgument for a name, a plugin's own, that no record can have."""
+        if volume.driver != LOCAL:
+            check_foreign_name(volume.name)
+        record = Volume(name=volume.name, driver=volume.driver, labels=volume.labels, options=volume.options,
+                        created_ns=volume.created_ns, anonymous=volume.anonymous)
+        try:
+            await asyncio.to_thread(_write, self._root / volume.name, record)
+        except OSError as error:
+            raise ShoalError(f"create {volume.name}: {error}") from error
+        self._volumes[volume.name] = self._placed(record)
+        return self._volumes[volume.name]
+
+    async def _forget(self, name: str) -> None:
+        """The record goes first, so that what a crash leaves is no volume."""
+        if self._volumes.pop(name, None) is not None:
+            (self._root / name / "volume.json").unlink(missing_ok=True)
+            await asyncio.to_thread(self._local.sweep, name)
+
+    def settle(self, claim: str) -> None:
+        """The container is there, and refers to its volumes itself; or it never will."""
+        for name in [name for name, claims in self._claims.items() if claim in claims]:
+            self._claims[name].discard(claim)
+            if not self._claims[name]:
+                del self._claims[name]
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Raises NotFound (unless `force`), Conflict while a container refers to it.
+
+        With `force`, one whose driver fails is forgotten here all the same.
+        """
+        async with self._locks.hold(name):
+            volume = self._volumes.get(name) or await self._probe(name)
+            if volume is None:
+                if force:
+                    return
+                raise NotFound(f"get {name}: no such volume")
+            if users := self.users(name):
+                raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+            try:
+                await (await self.drivers.get(volume.driver)).remove(name)
+            except ShoalError as error:
+                if force:
+                    await self._forget(name)
+                raise _about("remove", name, error) from error
+            await self._forget(name)
+        self._emit("destroy", name, {"driver": volume.driver})
+
+    async def prune(self, selected: Callable[[Volume], bool] = lambda volume: volume.anonymous) -> Pruned:
+        """Remove local folders that no container refers to and that are `selected` (by default the anonymous ones)."""
+        deleted, freed = [], 0
+        for volume in self.all():
+            if self.measurable(volume) and selected(volume) and not self.users(volume.name):
+                size = await self.size_bytes(volume.name)
+                try:
+                    await self.remove(volume.name)
+                except (Conflict, NotFound):
+                    continue  # taken, or removed, by somebody else in between
+                except ShoalError as error:
+                    log.warning("event=volume-kept volume=%s error=%s", volume.name, error)
+                    continue
+                freed += size
+                deleted.append(volume.name)
+        self._emit("prune", "", {"reclaimed": str(freed)})
+        return Pruned(deleted=tuple(deleted), reclaimed_bytes=freed)
+
+    def measurable(self, volume: Volume) -> bool:
+        """Whether its content is on this host's disk: of the others nothing is pruned, nor counted."""
+        return volume.driver == LOCAL and not volume.options
+
+    async def size_bytes(self, name: str) -> int:
+        """Of a volume that is `measurable`."""
+        return await asyncio.to_thread(content.size_bytes, self._local.place(self.get(name).name))
+
+    # --- for those who hold them ---
+
+    def foreign(self, name: str) -> bool:
+        """Whether it is mounted while it is used: then nothing but a deadline ends a look into it."""
+        volume = self._volumes.get(name)
+        return volume is not None and (volume.driver != LOCAL or self._local.mounts(volume))
+
+    async def mount(self, name: str, holder: str) -> Path:
+        """Where the volume's content is, until `release`. Raises ShoalError."""
+        volume = self.get(name)
+        if not self.foreign(name):
+            return Path(volume.mountpoint)
+        async with self._locks.hold(name):
+            volume = self.get(name)
+            self._holds.put(name, holder, self._holds.of(name).get(holder, ""))
+            try:
+                driver = await self.drivers.get(volume.driver)
+                path = await driver.mount(volume, holder)
+            except PluginUnreachable as error:
+                raise ShoalError(f"error while mounting volume '{name}': {error}") from error  # perhaps it has: held on
+            except ShoalError as error:
+                self._holds.drop(name, holder)
+                raise ShoalError(f"error while mounting volume '{name}': {error}") from error
+            self._holds.put(name, holder, path)
+            self._volumes[name] = self._placed(volume)
+        return Path(path)
+
+    async def release(self, holder: str) -> None:
+        """Let go of whatever it holds. What takes longer than `let_go_s` goes on behind; what fails is logged."""
+        tasks = [self._later(self._unmount(name, holder)) for name in self._holds.by(holder)
+                 if (name, holder) not in self._leaving]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.let_go_s)
+
+    async def _unmount(self, name: str, holder: str) -> None:
+        self._leaving.add((name, holder))
+        try:
+            await self._let_go(name, holder)
+        finally:
+            self._leaving.discard((name, holder))
+
+    async def _let_go(self, name: str, holder: str) -> None:
+        async with self._locks.hold(name):
+            if holder not in self._holds.of(name):
+                return
+            volume = self._volumes.get(name)
+            try:
+                if volume is not None:
+                    last = set(self._holds.of(name)) == {holder}
+                    await (await self.drivers.get(volume.driver)).unmount(volume, holder, last=last)
+            except (ShoalError, OSError) as error:
+                log.warning("event=volume-not-unmounted volume=%s holder=%s error=%s", name, holder, error)
+            self._holds.drop(name, holder)
+            if name in self._volumes:
+                self._volumes[name] = self._placed(self._volumes[name])
+
+    def adopt(self, name: str, holder: str) -> None:
+        """It runs with this volume, and was started by a shoald that did not write that down."""
+        volume = self._volumes.get(name)
+        if volume is not None and self.foreign(name) and holder not in self._holds.of(name):
+            self._holds.put(name, holder, volume.mountpoint)
+
+    async def sweep(self, holders: Collection[str]) -> None:
+        """Before anything is made: take away what a killed shoald left, and let go for everyone but these."""
+        for holder in self._holds.holders() - set(holders):
+            await self.release(holder)
+        await asyncio.to_thread(self._sweep_folders)
+
+    def _sweep_folders(self) -> None:
+        for place in self._root.iterdir():
+            if place.name not in self._volumes and not any(place.glob("volume.*")):
+                with suppress(OSError):
+                    self._local.sweep(place.name)
+
+    async def close(self) -> None:
+        """Mounts stay. What is being let go of is taken up by the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _joined(record: Volume, driver: VolumeDriver, told: Told) -> Volume:
+    return msgspec.structs.replace(
+        record, mountpoint=told.mountpoint or record.mountpoint, created_ns=told.created_ns or record.created_ns,
+        scope=await driver.scope(), status=told.status)
+
+
+def _about(doing: str, name: str, error: ShoalError) -> ShoalError:
+    """The error, with what failed before it; still of the status that it has."""
+    prefix = f"{doing} {name}: "
+    kind = next(each for each in (NotFound, InvalidArgument, Conflict, ShoalError) if isinstance(error, each))
+    return kind(prefix + str(error).removeprefix(prefix))
+
+
+def _write(place: Path, record: Volume) -> None:
+    place.mkdir(mode=0o701, parents=True, exist_ok=True)
+    write_record(place / "volume.json", record, durable=True)
