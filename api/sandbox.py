@@ -12,12 +12,16 @@ import msgspec
 
 
 class PublishedPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`-p host_ip:host_port:container_port/protocol`. `host_port` 0: the host picks one of 32768-60999."""
+    """`-p host_ip:host_port:container_port/protocol`. `host_port` 0: the host picks one of 32768-60999.
+
+    With `last_host_port` the host picks one of `host_port` to that.
+    """
 
     container_port: int
     protocol: str = "tcp"
     host_ip: str = ""
     host_port: int = 0
+    last_host_port: int = 0
 
 
 class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,7 +30,12 @@ class EndpointRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     network: str  # id or name
     aliases: tuple[str, ...] = ()
     address: str = ""  # IPv4 without or with prefix length; empty: allocate
+    address6: str = ""  # IPv6; empty: allocate where the network has it
+    link_local: tuple[str, ...] = ()  # more addresses, on its link alone
     mac: str = ""
+    links: tuple[str, ...] = ()  # "container:alias": names that this container alone knows
+    driver_opts: dict[str, str] = {}
+    gw_priority: int = 0  # the network with the highest leads outside
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,6 +67,9 @@ class EndpointInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     prefix_length: int
     mac: str
     gateway: str = ""
+    address6: str = ""  # IPv6, no prefix length
+    prefix_length6: int = 0
+    gateway6: str = ""
     aliases: tuple[str, ...] = ()
     dns_names: tuple[str, ...] = ()
 

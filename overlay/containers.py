@@ -19,12 +19,13 @@ import msgspec
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, ShoalError
 from shoal.api.ids import new_container_id
-from shoal.api.sandbox import EndpointRequest, Sandbox, SandboxRequest
+from shoal.api.sandbox import EndpointRequest, PublishedPort, Sandbox, SandboxRequest
+from shoal.overlay import attached as places
 from shoal.overlay import describe, files, hosttable, ipam, kernel
 from shoal.overlay.clusternets import ClusterNetworks, check_address
 from shoal.overlay.dns import Desk, Resolver
 from shoal.overlay.localnets import LocalNetworks
-from shoal.overlay.names import NamedEndpoint, NetworkNames
+from shoal.overlay.names import Linked, NamedEndpoint, NetworkNames
 from shoal.overlay.netlink import NetlinkError
 from shoal.overlay.ports import HostPorts
 from shoal.overlay.records import BRIDGE, GWBRIDGE, Attached, LocalNetwork, SandboxRecord
@@ -98,14 +99,13 @@ class Containers:
         return self._keep(record).sandbox
 
     async def _build(self, record: SandboxRecord, request: SandboxRequest) -> tuple[SandboxRecord, DnsSockets | None]:
-        ports = request.ports if describe.outside(record.attached) else ()
-        ports = self._ports.take(record.container_id, record.name, ports)
+        ports = self._take_ports(record, request.ports)
         record = self._described(msgspec.structs.replace(record, ports=ports))
         ends = tuple(self._end(record, one) for one in record.attached)
         deadline = asyncio.get_running_loop().time() + _LINGER_S
         while True:
             wiring = Wiring(
-                path=record.netns, ends=ends, gateway=describe.default_gateway(record.attached),
+                path=record.netns, ends=ends, gateways=places.gateways(record.attached),
                 sysctls=request.sysctls,
                 services=self._services(record) if describe.has_resolver(record.attached) else None)
             try:
@@ -151,7 +151,7 @@ class Containers:
                 services = None if fresh.dns_port or not describe.has_resolver([one]) else self._services(fresh)
                 sockets = await self._in_thread(
                     self._kernel.extend, Path(record.netns), self._end(record, one),
-                    describe.default_gateway(fresh.attached), services)
+                    places.gateways(fresh.attached), services)
                 if sockets:
                     fresh = msgspec.structs.replace(fresh, dns_port=sockets.port)
                     self._open(fresh, sockets)
@@ -161,6 +161,7 @@ class Containers:
             raise
         fresh = self._described(fresh)
         self._serve(fresh, None)
+        await self._lead_ports(record, fresh)
         if fresh.dns_port:
             await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
         return self._keep(fresh).sandbox
@@ -176,8 +177,9 @@ class Containers:
         fresh = self._described(msgspec.structs.replace(record, attached=left))
         self._keep(fresh)
         await self._in_thread(self._kernel.shrink, Path(record.netns), gone.link, gone.host_link,
-                              describe.default_gateway(left))
+                              places.gateways(left))
         await self._leave(fresh, gone)
+        await self._lead_ports(record, fresh)
         self._resolver.change(container_id, self._scope(fresh))
         if fresh.dns_port:
             await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
@@ -221,30 +223,30 @@ class Containers:
         if told is None:
             network = self._local.resolve(request.network)
             self._check_new(record, network.id, network.name)
-            return self._with(record, network, self._take(network, request.address), request)
+            return self._with(record, network, request)
         self._check_new(record, told.id, told.name)
         address, prefix = check_address(told, request.address)
-        endpoint_id = new_container_id()
-        attached = Attached(
-            network_id=told.id, network_name=told.name, driver=told.driver, endpoint_id=endpoint_id,
-            link=_free_link(record), address=address, prefix_length=prefix, vni=told.vni, mtu=told.mtu,
-            mac=request.mac or ipam.mac_of(address), request=request,
-            names=describe.dns_names(record.container_id, record.name, record.hostname, request.aliases))
-        record = msgspec.structs.replace(record, attached=(*record.attached, attached))
+        record = msgspec.structs.replace(record, attached=(
+            *record.attached, places.on_told(record, told, new_container_id(), address, prefix, request)))
         if told.internal or any(one.gateway for one in record.attached):
             return record
-        bridge = await self._gwbridge()
-        return self._with(record, bridge, self._take(bridge, ""), None)
+        return self._with(record, await self._gwbridge(), None)
 
     def _check_new(self, record: SandboxRecord, network_id: str, name: str) -> None:
         if any(one.network_id == network_id for one in record.attached):
             raise PermissionDenied(f"endpoint with name {record.name} already exists in network {name}")
 
-    def _take(self, network: LocalNetwork, wanted: str) -> str:
+    def _take(self, network: LocalNetwork, wanted: str, wanted6: str) -> tuple[str, str]:
+        """A free address of each family that the network has; the second is empty without IPv6."""
+        if wanted6 and not network.subnet6:
+            raise InvalidArgument(f"no configured subnet of network {network.name} contains IP address {wanted6}")
         taken = self._taken.setdefault(network.id, set())
-        address = ipam.allocate(network.subnet, network.gateway, taken, wanted, network.ip_range)
-        taken.add(address)
-        return address
+        busy = taken | set(network.reserved.values()) | set(network.reserved6.values())
+        address = ipam.allocate(network.subnet, network.gateway, busy, wanted, network.ip_range)
+        address6 = ipam.allocate(network.subnet6, network.gateway6, busy, wanted6, network.ip_range6) \
+            if network.subnet6 else ""
+        taken.update(filter(None, (address, address6)))
+        return address, address6
 
     async def _gwbridge(self) -> LocalNetwork:
         """The bridge that leads overlay sandboxes outside; made with the first of them."""
@@ -256,25 +258,19 @@ class Containers:
             await self._rewrite_host_table()
             return network
 
-    def _with(self, record: SandboxRecord, network: LocalNetwork, address: str,
-              request: EndpointRequest | None) -> SandboxRecord:
-        endpoint_id = new_container_id()
-        names = () if network.is_default or request is None else describe.dns_names(
-            record.container_id, record.name, record.hostname, request.aliases)
-        attached = Attached(
-            network_id=network.id, network_name=network.name, driver=network.driver, endpoint_id=endpoint_id,
-            link=_free_link(record), address=address,
-            prefix_length=int(network.subnet.partition("/")[2]),
-            mac=(request.mac if request else "") or ipam.mac_of(address),
-            gateway="" if network.internal else network.gateway, host_link=f"v{endpoint_id[:7]}",
-            names=names, request=request)
-        return msgspec.structs.replace(record, attached=(*record.attached, attached))
+    def _with(self, record: SandboxRecord, network: LocalNetwork, request: EndpointRequest | None) -> SandboxRecord:
+        asked = request or EndpointRequest(network=network.id)
+        address, address6 = self._take(network, asked.address, asked.address6)
+        try:
+            one = places.on_local(record, network, new_container_id(), address, address6, request)
+        except BaseException:
+            self._taken[network.id] -= {address, address6}
+            raise
+        return msgspec.structs.replace(record, attached=(*record.attached, one))
 
     def _end(self, record: SandboxRecord, attached: Attached) -> End:
-        if attached.vni:
-            return describe.overlay_end(attached)
-        return describe.bridge_end(attached, self._local.by_id[attached.network_id],
-                                   published=bool(record.ports))
+        network = None if attached.vni else self._local.by_id[attached.network_id]
+        return describe.end(attached, network, published=bool(record.ports))
 
     async def _join(self, record: SandboxRecord, attached: Attached) -> None:
         """Make the network ready on this host, and the sandbox's names known on it."""
@@ -287,7 +283,7 @@ class Containers:
         if attached.names:
             self._cluster.names_of(attached.network_id).drop_endpoint(attached.endpoint_id)
         if taken := self._taken.get(attached.network_id):
-            taken.discard(attached.address)
+            taken -= {attached.address, attached.address6}
         if attached.vni:
             await self._cluster.leave(attached.network_id, record.container_id)
 
@@ -305,8 +301,14 @@ class Containers:
 
     # --- names ---
 
-    def _scope(self, record: SandboxRecord) -> list[NetworkNames]:
-        return [self._cluster.names_of(one.network_id) for one in record.attached if one.names]
+    def _scope(self, record: SandboxRecord) -> list[NetworkNames | Linked]:
+        found: list[NetworkNames | Linked] = []
+        for one in record.attached:
+            if one.names:
+                names = self._cluster.names_of(one.network_id)
+                links = describe.link_names(one.request.links if one.request else ())
+                found.append(Linked(names, links) if links else names)
+        return found
 
     def _services(self, record: SandboxRecord) -> dict[str, tuple[str, ...]]:
         return self._cluster.services_of(one.network_id for one in record.attached if one.vni)
@@ -317,7 +319,8 @@ class Containers:
             if one.names:
                 names = self._cluster.names_of(one.network_id)
                 names.name = one.network_name
-                names.set_endpoint(one.endpoint_id, NamedEndpoint(one.address, one.names))
+                names.set_endpoint(one.endpoint_id, NamedEndpoint(
+                    one.address, one.names, address6=one.address6))
             if one.vni:
                 self._cluster.joined(one.network_id, record.container_id, record.dns_port)
         if sockets:
@@ -327,7 +330,7 @@ class Containers:
 
     def _open(self, record: SandboxRecord, sockets: DnsSockets) -> None:
         servers = tuple(record.dns) or self._host_resolv().servers
-        if not describe.outside(record.attached):
+        if not places.reaches_out(record.attached):
             servers = ()  # an internal network has no way out, for questions either
         self._resolver.open(record.container_id, Desk(sockets, self._scope(record), servers))
 
@@ -359,18 +362,35 @@ class Containers:
         except OSError:
             return ""
 
-    def _published(self, record: SandboxRecord, render: Callable[[Any, str], str]) -> str:
-        end = describe.outside(record.attached)
-        return render(record.ports, end.address) if end and record.ports else ""
+    def _take_ports(self, record: SandboxRecord, wanted: Sequence[PublishedPort]) -> tuple[PublishedPort, ...]:
+        """Hold the host's ports, where there is an end that they can lead to."""
+        end = places.outside(record.attached)
+        if end is None:
+            return ()
+        host_ip = self._local.by_id[end.network_id].host_ip
+        ports = [msgspec.structs.replace(port, host_ip=port.host_ip or host_ip) for port in wanted]
+        return self._ports.take(record.container_id, record.name, ports, ipv6=bool(end.address6))
+
+    def _published(self, record: SandboxRecord, render: Callable[[Any, str, str], str]) -> str:
+        end = places.outside(record.attached)
+        return render(record.ports, end.address, end.address6) if end and record.ports else ""
 
     def _udp_address(self, record: SandboxRecord) -> str:
         """Where published UDP ports lead: clients there must be let go when it goes, or they send into the void."""
-        end = describe.outside(record.attached)
+        end = places.outside(record.attached)
         return end.address if end and any(port.protocol == "udp" for port in record.ports) else ""
 
+    async def _lead_ports(self, before: SandboxRecord, after: SandboxRecord) -> None:
+        """Lead published ports to the end that holds the default route now."""
+        old, new = places.outside(before.attached), places.outside(after.attached)
+        if after.ports and old != new:
+            await self._in_thread(
+                self._kernel.lead_ports, self._published(before, hosttable.unpublish),
+                self._published(after, hosttable.publish), new.host_link if new else "", self._udp_address(before))
+
     async def _rewrite_host_table(self) -> None:
-        published = [(port, end.address) for record in self._records.values()
-                     if (end := describe.outside(record.attached)) for port in record.ports]
+        published = [(port, hosttable.target(port, end.address, end.address6)) for record in self._records.values()
+                     if (end := places.outside(record.attached)) for port in record.ports]
         self._table_port = self._cluster.port
         await self._in_thread(self._kernel.host_rules, hosttable.table(
             self._local.bridges(), published, self._table_port))
@@ -393,17 +413,11 @@ class Containers:
 
         task = asyncio.ensure_future(run())
         self._turns[container_id] = task
-        task.add_done_callback(_seen)
+        task.add_done_callback(seen)
         return await asyncio.shield(task)
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
+def seen(task: asyncio.Task[Any]) -> None:
     """The caller that was cancelled will not ask for the error; nobody else has to."""
     if not task.cancelled():
         task.exception()
-
-
-def _free_link(record: SandboxRecord) -> str:
-    """The first of eth0, eth1, … that the sandbox has not."""
-    links = {one.link for one in record.attached}
-    return next(name for number in range(len(links) + 1) if (name := f"eth{number}") not in links)

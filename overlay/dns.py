@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from shoal.overlay import dnswire
-from shoal.overlay.names import NetworkNames, lookup
+from shoal.overlay.names import Linked, NetworkNames, lookup
 from shoal.overlay.sandboxes import DnsSockets
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _BURST = 16
 class Desk:
     """One sandbox's resolver: its sockets, the names it knows, where it asks on."""
 
-    def __init__(self, sockets: DnsSockets, networks: Sequence[NetworkNames], servers: Sequence[str]) -> None:
+    def __init__(self, sockets: DnsSockets, networks: Sequence[NetworkNames | Linked], servers: Sequence[str]) -> None:
         self.sockets, self.networks, self.servers = sockets, networks, servers
 
 
@@ -60,7 +60,7 @@ class Resolver:
         loop.add_reader(desk.sockets.udp.fileno(), self._readable, desk)
         loop.add_reader(desk.sockets.tcp.fileno(), self._connected, desk)
 
-    def change(self, key: str, networks: Sequence[NetworkNames]) -> None:
+    def change(self, key: str, networks: Sequence[NetworkNames | Linked]) -> None:
         if desk := self._desks.get(key):
             desk.networks = networks
 
@@ -90,10 +90,10 @@ class Resolver:
                 if address and (name := network.name_of(address)):
                     return dnswire.pointer(query, name)
             return None
-        found = lookup(desk.networks, query.name)
+        found = lookup(desk.networks, query.name, ipv6=query.type == dnswire.AAAA)
         if found is None:
             return None
-        if query.type not in (dnswire.A, dnswire.ANY) or not found:
+        if query.type not in (dnswire.A, dnswire.AAAA, dnswire.ANY) or not found:
             return dnswire.empty(query)
         shuffled = list(found)
         if len(shuffled) > 1:

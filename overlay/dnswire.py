@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv6Address, ip_address
 
 import msgspec
 
@@ -76,8 +76,10 @@ def _reply(query: Query, code: int, records: Sequence[bytes], size: int) -> byte
 
 
 def addresses(query: Query, found: Sequence[str], size: int = 0) -> bytes:
-    """The answer to a query of type A. `size` 0: what the client takes over UDP."""
-    records = [b"\xc0\x0c" + struct.pack(">HHIH", A, 1, TTL_S, 4) + IPv4Address(one).packed for one in found]
+    """The answer to a query of type A or AAAA. `size` 0: what the client takes over UDP."""
+    packed = [ip_address(one).packed for one in found]
+    records = [b"\xc0\x0c" + struct.pack(">HHIH", A if len(one) == 4 else AAAA, 1, TTL_S, len(one)) + one
+               for one in packed]
     return _reply(query, NOERROR, records, size or query.size)
 
 
@@ -101,7 +103,12 @@ def failure(data: bytes, code: int) -> bytes:
 
 
 def reversed_address(name: str) -> str | None:
-    """The IPv4 address that an in-addr.arpa name stands for."""
+    """The address that an in-addr.arpa or ip6.arpa name stands for."""
+    if name.endswith(".ip6.arpa"):
+        digits = name[: -len(".ip6.arpa")].split(".")
+        if len(digits) != 32 or not all(len(digit) == 1 and digit in "0123456789abcdef" for digit in digits):
+            return None
+        return str(IPv6Address(int("".join(reversed(digits)), 16)))
     if not name.endswith(".in-addr.arpa"):
         return None
     parts = name[: -len(".in-addr.arpa")].split(".")

@@ -4,6 +4,7 @@
              connections to a published port from the host's loopback
     pre,out  destination translation of published ports, looked up in two maps
     raw      nothing from a link may pretend to be loopback; VXLAN is not tracked
+    refuse   nothing is led from ::1 to a container: better an error at once than a hanging client
     forward  bridges are kept apart from each other, internal ones from everything
 
 A published port is one map element: it comes and goes without touching a rule.
@@ -20,13 +21,20 @@ from shoal.overlay.records import LocalNetwork
 ANY = ("", "0.0.0.0", "::")  # noqa: S104 - what a client writes for "every address"
 
 
-def publish(ports: Iterable[PublishedPort], address: str) -> str:
-    """Commands that lead the published `ports` to the container at `address`."""
-    return "".join(f"add element inet {TABLE} {_element(port, address)}\n" for port in ports)
+def publish(ports: Iterable[PublishedPort], address: str, address6: str = "") -> str:
+    """Commands that lead the published `ports` to the container at these addresses."""
+    return "".join(f"add element inet {TABLE} {element}\n" for port in ports
+                   for element in _elements(port, target(port, address, address6)))
 
 
-def unpublish(ports: Iterable[PublishedPort], address: str) -> str:
-    return "".join(f"delete element inet {TABLE} {_element(port, address)}\n" for port in ports)
+def unpublish(ports: Iterable[PublishedPort], address: str, address6: str = "") -> str:
+    return "".join(f"delete element inet {TABLE} {element}\n" for port in ports
+                   for element in _elements(port, target(port, address, address6)))
+
+
+def target(port: PublishedPort, address: str, address6: str) -> str:
+    """Which of a container's addresses a published port leads to: one of the port's own family."""
+    return address6 if address6 and ":" in port.host_ip else address
 
 
 def dropping_chains(listing: str) -> list[str]:
@@ -43,11 +51,13 @@ def dropping_chains(listing: str) -> list[str]:
     return found
 
 
-def _element(port: PublishedPort, address: str) -> str:
-    target = f"{address} . {port.container_port}"
-    if port.host_ip in ANY:
-        return f"ports {{ {port.protocol} . {port.host_port} : {target} }}"
-    return f"address_ports {{ {port.host_ip} . {port.protocol} . {port.host_port} : {target} }}"
+def _elements(port: PublishedPort, address: str) -> list[str]:
+    key = f"{port.protocol} . {port.host_port}"
+    six = "6" if ":" in address else ""
+    to = f"{address} . {port.container_port}"
+    if port.host_ip not in ANY:
+        return [f"address_ports{six} {{ {port.host_ip} . {key} : {to} }}"]
+    return [f"ports{six} {{ {key} : {to} }}", *([f"loop6 {{ {key} }}"] if six else [])]
 
 
 def table(
@@ -61,31 +71,46 @@ def table(
     post, forward = [], []
     for network in bridges:
         link = f'"{network.link}"'
+        subnets = [f"ip saddr {network.subnet}"] + ([f"ip6 saddr {network.subnet6}"] if network.subnet6 else [])
         if network.masquerade and not network.internal:
-            post.append(f"ip saddr {network.subnet} oifname != {link} masquerade")
+            post += [f"{subnet} oifname != {link} masquerade" for subnet in subnets]
         post.append(f"oifname {link} ip saddr 127.0.0.0/8 masquerade")
         # No iifname here: a packet that br_netfilter translates on the bridge leaves without one.
-        post.append(f"oifname {link} ip saddr {network.subnet} ct status dnat masquerade")
+        post += [f"oifname {link} {subnet} ct status dnat masquerade" for subnet in subnets]
         if network.internal:
             forward.append(f"iifname {link} oifname != {link} drop")
             forward.append(f"oifname {link} iifname != {link} drop")
         forward.append(f"iifname {link} oifname {link} {'accept' if network.icc else 'drop'}")
-    elements = "".join(publish([port], address) for port, address in published)
+    elements = "".join(f"add element inet {TABLE} {element}\n" for port, address in published
+                       for element in _elements(port, address))
     links = ", ".join(f'"{network.link}"' for network in bridges)
     newline = "\n    "
     return f"""{EMPTY}table inet {TABLE} {{
   map ports {{ type inet_proto . inet_service : ipv4_addr . inet_service; }}
   map address_ports {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+  map ports6 {{ type inet_proto . inet_service : ipv6_addr . inet_service; }}
+  map address_ports6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
+  set loop6 {{ type inet_proto . inet_service; }}
   set bridges {{ type ifname; {f"elements = {{ {links} }};" if links else ""} }}
   chain pre {{
     type nat hook prerouting priority -100; policy accept;
     fib daddr type local dnat ip to meta l4proto . th dport map @ports
     dnat ip to ip daddr . meta l4proto . th dport map @address_ports
+    fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @address_ports6
   }}
   chain out {{
     type nat hook output priority -100; policy accept;
     fib daddr type local dnat ip to meta l4proto . th dport map @ports
     dnat ip to ip daddr . meta l4proto . th dport map @address_ports
+    ip6 daddr ::1 accept
+    fib daddr type local dnat ip6 to meta l4proto . th dport map @ports6
+    dnat ip6 to ip6 daddr . meta l4proto . th dport map @address_ports6
+  }}
+  chain refuse {{
+    type filter hook output priority 0; policy accept;
+    ip6 daddr ::1 meta l4proto . th dport @loop6 meta l4proto tcp reject with tcp reset
+    ip6 daddr ::1 meta l4proto . th dport @loop6 reject
   }}
   chain post {{
     type nat hook postrouting priority 100; policy accept;

@@ -6,7 +6,7 @@ Cluster networks get theirs from the managers.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from shoal.api.errors import Conflict, InvalidArgument, PermissionDenied, Unavailable
 
@@ -27,33 +27,57 @@ def choose_subnet(used: Iterable[str]) -> str:
     raise Unavailable("all predefined address pools have been fully subnetted: name a subnet for the network")
 
 
-def parse_subnet(text: str) -> IPv4Network:
+def choose_subnet6(seed: str, used: Iterable[str]) -> str:
+    """A /64 of a unique local prefix (RFC 4193) made of `seed`, at least ten random hexadecimal digits."""
+    taken = [IPv6Network(subnet) for subnet in used]
+    for number in range(1, 1 << 16):
+        pool = IPv6Network((int(f"fd{seed[:10]}{number:04x}", 16) << 64, 64))
+        if not any(pool.overlaps(other) for other in taken):
+            return str(pool)
+    raise Unavailable("no IPv6 subnet is left to choose: name a subnet for the network")
+
+
+def parse_subnet(text: str) -> IPv4Network | IPv6Network:
     """Raises InvalidArgument."""
     try:
-        subnet = IPv4Network(text)
-    except (AddressValueError, NetmaskValueError, ValueError) as error:
+        subnet = ip_network(text)
+    except ValueError as error:
         raise InvalidArgument(f"invalid subnet {text}: {error}") from error
-    if subnet.prefixlen > 30:
+    if subnet.prefixlen > subnet.max_prefixlen - 2:
         raise InvalidArgument(f"invalid subnet {text}: it has no room for a gateway and a container")
     return subnet
 
 
-def parse_address(text: str, what: str = "address") -> IPv4Address:
+def parse_address(text: str, what: str = "address") -> IPv4Address | IPv6Address:
     """Raises InvalidArgument."""
     try:
-        return IPv4Address(text)
-    except AddressValueError as error:
+        return ip_address(text)
+    except ValueError as error:
         raise InvalidArgument(f"invalid {what} {text}: {error}") from error
 
 
-def check_subnet(text: str, others: Iterable[tuple[str, str]]) -> IPv4Network:
+def overlap(one: str, other: str) -> bool:
+    """Whether two subnets, perhaps of different families, have addresses in common."""
+    first, second = ip_network(one), ip_network(other)
+    return (isinstance(first, IPv4Network) and isinstance(second, IPv4Network) and first.overlaps(second)) or (
+        isinstance(first, IPv6Network) and isinstance(second, IPv6Network) and first.overlaps(second))
+
+
+def is_within(range_: str, subnet: str) -> bool:
+    """Whether the whole of one subnet is part of another. Raises InvalidArgument."""
+    inner, outer = parse_subnet(range_), parse_subnet(subnet)
+    return (isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network) and inner.subnet_of(outer)) or (
+        isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network) and inner.subnet_of(outer))
+
+
+def check_subnet(text: str, others: Iterable[tuple[str, str]]) -> IPv4Network | IPv6Network:
     """`text` as a subnet that overlaps none of `others`, pairs of (subnet, whose).
 
     Raises InvalidArgument, PermissionDenied where it overlaps.
     """
     subnet = parse_subnet(text)
     for other, whose in others:
-        if other and subnet.overlaps(IPv4Network(other)):
+        if other and overlap(text, other):
             raise PermissionDenied(f"invalid pool request: Pool overlaps with other one on this address space: "
                                    f"{subnet} and {other} of network {whose}")
     return subnet
@@ -61,7 +85,7 @@ def check_subnet(text: str, others: Iterable[tuple[str, str]]) -> IPv4Network:
 
 def first_host(subnet: str) -> str:
     """The address a gateway gets if none is asked for."""
-    return str(IPv4Network(subnet).network_address + 1)
+    return str(ip_network(subnet).network_address + 1)
 
 
 def allocate(subnet: str, gateway: str, taken: Collection[str], wanted: str = "", ip_range: str = "") -> str:
@@ -70,23 +94,26 @@ def allocate(subnet: str, gateway: str, taken: Collection[str], wanted: str = ""
     Raises InvalidArgument for a `wanted` outside, Conflict for one in use,
     Unavailable when none is left.
     """
-    net = IPv4Network(subnet)
+    net = ip_network(subnet)
+    reserved = {int(net.network_address)}
+    if net.version == 4:
+        reserved.add(int(net.broadcast_address))
     if wanted:
         address = parse_address(wanted.partition("/")[0])
-        if address not in net or address in (net.network_address, net.broadcast_address):
+        if address not in net or int(address) in reserved:
             raise InvalidArgument(f"Invalid address {address}: It does not belong to any of this network's subnets")
         if str(address) in taken or str(address) == gateway:
             raise Conflict(f"Address already in use: {address} on {subnet}")
         return str(address)
-    pool = IPv4Network(ip_range) if ip_range else net
-    reserved = {int(net.network_address), int(net.broadcast_address)}
+    pool = ip_network(ip_range, strict=False) if ip_range else net
+    make = type(net.network_address)
     for number in range(int(pool.network_address), int(pool.broadcast_address) + 1):
         if number in reserved:
             continue
-        candidate = str(IPv4Address(number))
+        candidate = str(make(number))
         if candidate not in taken and candidate != gateway:
             return candidate
-    raise Unavailable(f"no available IPv4 addresses on this network's address pools: {pool} is full")
+    raise Unavailable(f"no available IPv{net.version} addresses on this network's address pools: {pool} is full")
 
 
 def mac_of(address: str) -> str:

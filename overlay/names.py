@@ -7,18 +7,19 @@ healthy endpoints behind a service, `tasks.<alias>` too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 
 class NamedEndpoint(msgspec.Struct, frozen=True):
-    """One address and the names that it alone answers to; the first is its reverse name."""
+    """One place and the names that it alone answers to; the first is its reverse name."""
 
     address: str
     names: tuple[str, ...]
     service: str = ""
     healthy: bool = True
+    address6: str = ""
 
 
 class NamedService(msgspec.Struct, frozen=True):
@@ -48,7 +49,8 @@ class NetworkNames:
             self._by_name.setdefault(name.lower(), set()).add(key)
         if endpoint.service:
             self._by_service.setdefault(endpoint.service.lower(), set()).add(key)
-        self._by_address.setdefault(endpoint.address, set()).add(key)
+        for address in filter(None, (endpoint.address, endpoint.address6)):
+            self._by_address.setdefault(address, set()).add(key)
 
     def drop_endpoint(self, key: str) -> None:
         old = self._endpoints.pop(key, None)
@@ -58,7 +60,8 @@ class NetworkNames:
             _discard(self._by_name, name.lower(), key)
         if old.service:
             _discard(self._by_service, old.service.lower(), key)
-        _discard(self._by_address, old.address, key)
+        for address in (old.address, old.address6):
+            _discard(self._by_address, address, key)
 
     def set_service(self, key: str, service: NamedService) -> None:
         self.drop_service(key)
@@ -72,9 +75,14 @@ class NetworkNames:
             for name in old.names:
                 _discard(self._service_by_name, name.lower(), key)
 
-    def addresses(self, name: str) -> tuple[str, ...] | None:
-        """The addresses `name` stands for; empty if it has none just now; None if nobody knows it."""
+    def addresses(self, name: str, *, ipv6: bool = False) -> tuple[str, ...] | None:
+        """The addresses `name` stands for; empty if it has none just now; None if nobody knows it.
+
+        With `ipv6` those of that family, which only endpoints on this host's networks have.
+        """
         name = name.lower()
+        if ipv6:
+            return None if self.addresses(name) is None else self._addresses6(name)
         if keys := self._service_by_name.get(name):
             services = [self._services[key] for key in sorted(keys)]
             return _unique(address for service in services
@@ -85,6 +93,12 @@ class NetworkNames:
             found = [self._endpoints[key] for key in sorted(keys)]
             return _unique([one.address for one in found if one.healthy] or [one.address for one in found])
         return None
+
+    def _addresses6(self, name: str) -> tuple[str, ...]:
+        if name in self._service_by_name:
+            return ()
+        found = (self._endpoints[key].address6 for key in sorted(self._by_name.get(name, ())))
+        return _unique(address for address in found if address)
 
     def _tasks_of(self, service: str) -> tuple[str, ...] | None:
         """The healthy endpoints behind a service that is asked for by its name or by an alias."""
@@ -105,17 +119,37 @@ class NetworkNames:
         return None
 
 
-def lookup(networks: Sequence[NetworkNames], name: str) -> tuple[str, ...] | None:
+class Linked:
+    """A network's names as one sandbox knows them: `aliases` are its own words for some of them."""
+
+    def __init__(self, names: NetworkNames, aliases: Mapping[str, str]) -> None:
+        self._names = names
+        self._aliases = {alias.lower(): name for alias, name in aliases.items()}
+
+    @property
+    def name(self) -> str:
+        return self._names.name
+
+    def addresses(self, name: str, *, ipv6: bool = False) -> tuple[str, ...] | None:
+        return self._names.addresses(self._aliases.get(name.lower(), name), ipv6=ipv6)
+
+    def name_of(self, address: str) -> str | None:
+        return self._names.name_of(address)
+
+
+def lookup(
+    networks: Sequence[NetworkNames | Linked], name: str, *, ipv6: bool = False,
+) -> tuple[str, ...] | None:
     """What `name` stands for in a sandbox on these networks; the first that knows it answers.
 
     `name.network` asks one network alone.
     """
     for network in networks:
-        if (found := network.addresses(name)) is not None:
+        if (found := network.addresses(name, ipv6=ipv6)) is not None:
             return found
     bare, _, wanted = name.lower().rpartition(".")
     for network in networks:
-        if bare and network.name.lower() == wanted and (found := network.addresses(bare)) is not None:
+        if bare and network.name.lower() == wanted and (found := network.addresses(bare, ipv6=ipv6)) is not None:
             return found
     return None
 

@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from typing import NamedTuple
 
 from shoal.api.errors import ShoalError
@@ -32,12 +32,15 @@ IFLA_LINKINFO, IFLA_NET_NS_FD = 18, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
 IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE = 1, 4
+IFLA_IPVLAN_MODE, IPVLAN_MODE_L2 = 1, 0
+IFLA_VLAN_ID = 1
 IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD, IFLA_BRPORT_FLUSH = 4, 8, 9, 24
 IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_BCAST_FLOOD, IFLA_BRPORT_ISOLATED = 27, 30, 33
 IFLA_VXLAN_ID, IFLA_VXLAN_LOCAL, IFLA_VXLAN_TTL, IFLA_VXLAN_LEARNING = 1, 4, 5, 7
 IFLA_VXLAN_PROXY, IFLA_VXLAN_PORT = 11, 15
 IFF_UP = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_F_NODAD = 0x02
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
 NDA_DST, NDA_LLADDR = 1, 2
 NUD_PERMANENT, NUD_NOARP = 0x80, 0x40
@@ -129,12 +132,37 @@ def new_veth(
     return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, info), f"create veth {name}/{peer}")
 
 
-def new_macvlan(name: str, *, parent: int, namespace_fd: int, mac: str, mtu: int) -> Message:
-    """A macvlan in bridge mode on link `parent`, made directly in another namespace, up."""
-    mode = attribute(IFLA_INFO_DATA, _number(IFLA_MACVLAN_MODE, MACVLAN_MODE_BRIDGE))
+def new_macvlan(
+    name: str, *, parent: int, namespace_fd: int, mac: str, mtu: int = 0, mode: int = MACVLAN_MODE_BRIDGE,
+) -> Message:
+    """A macvlan on link `parent`, made directly in another namespace, up."""
+    data = attribute(IFLA_INFO_DATA, _number(IFLA_MACVLAN_MODE, mode))
     body = _link(name, flags=IFF_UP, change=IFF_UP, mac=mac, mtu=mtu, parent=parent, namespace_fd=namespace_fd)
-    return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "macvlan") + mode),
+    return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "macvlan") + data),
                    f"create macvlan {name}")
+
+
+def new_ipvlan(name: str, *, parent: int, namespace_fd: int, mtu: int = 0) -> Message:
+    """An ipvlan (layer 2) on link `parent`, whose MAC it shares, made directly in another namespace, up."""
+    data = attribute(IFLA_INFO_DATA, attribute(IFLA_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODE_L2)))
+    body = _link(name, flags=IFF_UP, change=IFF_UP, mtu=mtu, parent=parent, namespace_fd=namespace_fd)
+    return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "ipvlan") + data),
+                   f"create ipvlan {name}")
+
+
+def new_vlan(name: str, *, parent: int, vlan: int) -> Message:
+    """The sub-interface of `parent` whose frames carry the tag `vlan`, up."""
+    data = attribute(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, struct.pack("=H", vlan)))
+    body = _link(name, flags=IFF_UP, change=IFF_UP, parent=parent)
+    return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "vlan") + data),
+                   f"create vlan {name}")
+
+
+def new_dummy(name: str) -> Message:
+    """A link that leads nowhere, up."""
+    body = _link(name, flags=IFF_UP, change=IFF_UP)
+    return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "dummy")),
+                   f"create dummy {name}")
 
 
 def new_vxlan(name: str, *, vni: int, port: int, local: str, mtu: int, namespace_fd: int, index: int) -> Message:
@@ -178,6 +206,14 @@ def set_port(name: str, *, isolated: bool = False, hairpin: bool = False) -> Mes
                    f"set bridge port {name}")
 
 
+def set_port_hairpin(name: str) -> Message:
+    """Bridge port `name` reaches itself; the rest of it stays as it is."""
+    info = _text(IFLA_INFO_SLAVE_KIND, "bridge") + attribute(
+        IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
+    return Message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, _link(name) + attribute(IFLA_LINKINFO, info),
+                   f"set bridge port {name}")
+
+
 def close_port(name: str) -> Message:
     """Forget the addresses behind bridge port `name`, learn none, and send nothing there that is not known to be.
 
@@ -211,27 +247,28 @@ def get_link(name: str) -> Message:
 
 
 def new_address(index: int, address: str) -> Message:
-    """IPv4 `address` with its prefix length, on link `index`."""
-    interface = IPv4Interface(address)
+    """`address` with its prefix length, on link `index`. Of IPv6 it is taken to be unique: no wait for others."""
+    interface = ip_interface(address)
     packed = interface.ip.packed
+    family, flags = (socket.AF_INET, 0) if interface.version == 4 else (socket.AF_INET6, IFA_F_NODAD)
     body = (
-        _ADDRESS.pack(socket.AF_INET, interface.network.prefixlen, 0, 0, index)
+        _ADDRESS.pack(family, interface.network.prefixlen, flags, 0, index)
         + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     )
-    if interface.network.prefixlen < 31:
+    if interface.version == 4 and interface.network.prefixlen < 31:
         body += attribute(IFA_BROADCAST, interface.network.broadcast_address.packed)
     return Message(RTM_NEWADDR, _CREATE, body, f"add address {address}", (errno.EEXIST,))
 
 
 def new_route(destination: str, *, gateway: str = "", index: int = 0, metric: int = 0) -> Message:
-    """A route in the main table; `destination` "default" or a network."""
-    net = IPv4Network("0.0.0.0/0" if destination == "default" else destination)
+    """A route in the main table; `destination` "default" (of the gateway's family) or a network."""
+    family, net = _destination(destination, gateway)
     scope = 0 if gateway else 253  # universe, link
-    parts = [_ROUTE.pack(socket.AF_INET, net.prefixlen, 0, 0, 254, 3, scope, 1, 0)]
+    parts = [_ROUTE.pack(family, net.prefixlen, 0, 0, 254, 3, scope, 1, 0)]
     if net.prefixlen:
         parts.append(attribute(RTA_DST, net.network_address.packed))
     if gateway:
-        parts.append(attribute(RTA_GATEWAY, IPv4Address(gateway).packed))
+        parts.append(attribute(RTA_GATEWAY, ip_address(gateway).packed))
     if index:
         parts.append(_number(RTA_OIF, index))
     if metric:
@@ -240,9 +277,16 @@ def new_route(destination: str, *, gateway: str = "", index: int = 0, metric: in
                    f"add route {destination}")
 
 
-def del_route(destination: str) -> Message:
-    net = IPv4Network("0.0.0.0/0" if destination == "default" else destination)
-    body = _ROUTE.pack(socket.AF_INET, net.prefixlen, 0, 0, 254, 0, 255, 0, 0)
+def _destination(destination: str, gateway: str) -> tuple[int, IPv4Network | IPv6Network]:
+    everything = "::/0" if ":" in gateway else "0.0.0.0/0"
+    net = ip_network(everything if destination == "default" else destination)
+    return socket.AF_INET if net.version == 4 else socket.AF_INET6, net
+
+
+def del_route(destination: str, *, family: int = socket.AF_INET) -> Message:
+    """`family`: of a "default"."""
+    family, net = _destination(destination, "::" if family == socket.AF_INET6 else "")
+    body = _ROUTE.pack(family, net.prefixlen, 0, 0, 254, 0, 255, 0, 0)
     if net.prefixlen:
         body += attribute(RTA_DST, net.network_address.packed)
     return Message(RTM_DELROUTE, NLM_F_REQUEST | NLM_F_ACK, body, f"delete route {destination}", (errno.ESRCH,))

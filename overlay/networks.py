@@ -11,11 +11,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from shoal.api.errors import PermissionDenied
+import msgspec
+
+from shoal.api.errors import PermissionDenied, ShoalError
 from shoal.api.messages import NetworkEndpoint, NetworkInfo, NetworkService
+from shoal.overlay import attached as places
 from shoal.overlay import kernel
 from shoal.overlay.clusternets import Member
-from shoal.overlay.containers import Containers
+from shoal.overlay.containers import Containers, seen
 from shoal.overlay.ports import PortTaken
 from shoal.overlay.records import PREDEFINED, Attached, LocalNetwork, LocalNetworkSpec, SandboxRecord
 from shoal.overlay.sandboxes import DnsSockets, Plumber
@@ -122,14 +125,23 @@ class Networks(Containers):
                 if network.name not in PREDEFINED and not self._taken.get(network.id)]
 
     async def create_network(self, spec: LocalNetworkSpec) -> LocalNetwork:
+        """Runs to its end, also when the caller is cancelled."""
+        making = asyncio.ensure_future(self._create_network(spec))
+        making.add_done_callback(seen)
+        return await asyncio.shield(making)
+
+    async def _create_network(self, spec: LocalNetworkSpec) -> LocalNetwork:
         network = self._local.create(spec, await self._in_thread(kernel.used_subnets))
+        ensure = self._kernel.ensure_bridge if network.driver == "bridge" else self._kernel.ensure_parent
         try:
-            await self._in_thread(self._kernel.ensure_bridge, network)
-            await self._rewrite_host_table()
+            made = await self._in_thread(ensure, network)
         except BaseException:
             self._local.remove(network)
-            await self._in_thread(self._kernel.remove_bridge, network.link)
             raise
+        if network.foreign and (made or self._local.shares_own_parent(network)):
+            network = msgspec.structs.replace(network, foreign=False)
+            self._local.mark(network)
+        await self._rewrite_host_table()
         return network
 
     async def remove_network(self, reference: str) -> LocalNetwork:
@@ -140,7 +152,8 @@ class Networks(Containers):
                                    "has active endpoints")
         self._local.remove(network)
         self._taken.pop(network.id, None)
-        await self._in_thread(self._kernel.remove_bridge, network.link)
+        if not network.foreign and not self._local.parent_is_shared(network):
+            await self._in_thread(self._kernel.remove_link, network.link)
         await self._rewrite_host_table()
         return network
 
@@ -170,6 +183,11 @@ class Networks(Containers):
     def _ensure_bridges(self) -> None:
         for network in self._local.bridges():
             self._kernel.ensure_bridge(network)
+        for network in self._local.parented():
+            try:
+                self._kernel.ensure_parent(network)
+            except ShoalError as error:  # its network is there, its containers fail to start until it is back
+                log.warning("event=parent-missing network=%s parent=%s error=%s", network.name, network.link, error)
 
     async def _restore(self) -> None:
         """The sandboxes of the run before, those whose namespace still stands."""
@@ -180,7 +198,7 @@ class Networks(Containers):
                 continue
             self._records[container_id] = record
             for one in record.attached:
-                self._taken.setdefault(one.network_id, set()).add(one.address)
+                self._taken.setdefault(one.network_id, set()).update(filter(None, (one.address, one.address6)))
                 if one.vni and not await self._cluster.adopt(
                         one.network_id, one.vni, container_id, Member(record.netns, record.dns_port)):
                     log.error("a sandbox's overlay network does not stand any more", extra={
@@ -188,7 +206,9 @@ class Networks(Containers):
             if own:
                 self._serve(record, await self._reopen(record))
             try:
-                self._ports.take(container_id, record.name, record.ports)
+                end = places.outside(record.attached)
+                self._ports.take(container_id, record.name, record.ports, again=True,
+                                 ipv6=end is not None and bool(end.address6))
             except PortTaken as error:
                 log.warning("a published port is held by another program", extra={
                     "container": container_id, "error": str(error)})

@@ -25,15 +25,24 @@ class LocalNetworkSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    reserved: dict[str, str] = {}
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range6: str = ""
+    reserved6: dict[str, str] = {}
     internal: bool = False
     attachable: bool = False
     ipv6: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None  # kept for inspect: None where none were given, not even {}
 
 
 class LocalNetwork(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A network of this host alone. `subnet` is empty for host and none."""
+    """A network of this host alone. `subnet` is empty for host and none, `subnet6` without IPv6.
+
+    `reserved` are addresses that no container gets, by the names they were given (Docker: auxiliary).
+    """
 
     id: str
     name: str
@@ -42,15 +51,25 @@ class LocalNetwork(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    reserved: dict[str, str] = {}
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range6: str = ""
+    reserved6: dict[str, str] = {}
     internal: bool = False
     attachable: bool = False
     ipv6: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
-    link: str = ""  # the bridge's name, or macvlan's parent
+    ipam_options: dict[str, str] | None = None
+    link: str = ""  # the bridge's name, or the parent of macvlan and ipvlan
+    mode: str = ""  # of macvlan: bridge, private, vepa, passthru; of ipvlan: l2
+    foreign: bool = False  # the link is the user's own, and stays when the network goes
     mtu: int = 1500
     icc: bool = True  # whether its containers reach each other
     masquerade: bool = True
+    host_ip: str = ""  # where ports are published that name no address
+    link_prefix: str = "eth"  # of the links' names in sandboxes
 
     @property
     def is_default(self) -> bool:
@@ -72,6 +91,10 @@ class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefix_length: int
     mac: str
     gateway: str = ""
+    address6: str = ""
+    prefix_length6: int = 0
+    gateway6: str = ""
+    internal: bool = False
     host_link: str = ""
     vni: int = 0
     mtu: int = 1500

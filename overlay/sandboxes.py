@@ -17,6 +17,7 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument
 from shoal.overlay import conntrack, hosttable, kernel, netlink, sandboxtable
+from shoal.overlay.drivers import bridge, sublinks
 from shoal.overlay.drivers.overlay import OverlayLinks
 from shoal.overlay.files import RESOLVER
 from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
@@ -36,17 +37,21 @@ _KEPT_CONTEXTS = 128
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
-    """One link of a sandbox. Either a veth into bridge `master`, or a macvlan on the VXLAN device of `vni`."""
+    """One link of a sandbox: a veth into bridge `master`, a macvlan on the VXLAN device of `vni`, or on `parent`."""
 
     link: str
     mac: str
-    address: str  # with prefix length
+    addresses: tuple[str, ...]  # with prefix length
     mtu: int = 1500
+    sysctls: dict[str, str] = {}  # of this link, set before its addresses
     host_link: str = ""
     master: str = ""
     isolated: bool = False
     hairpin: bool = False  # it reaches its own published ports
     vni: int = 0
+    parent: str = ""  # a link of the host
+    kind: str = ""  # on `parent`: macvlan or ipvlan
+    mode: str = ""
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +59,7 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     ends: tuple[End, ...] = ()
-    gateway: str = ""
+    gateways: tuple[str, ...] = ()  # of the default routes, one for each family
     sysctls: dict[str, str] = {}
     services: dict[str, tuple[str, ...]] | None = None
 
@@ -115,7 +120,7 @@ class Plumber:
             with inner:
                 if wiring.ends:
                     self._link(path, wiring.ends)
-                    _configure(inner, wiring.ends, wiring.gateway)
+                    _configure(inner, path, wiring.ends, wiring.gateways)
             if wiring.sysctls:
                 with kernel.inside(path):
                     _set_sysctls(wiring.sysctls)
@@ -148,9 +153,9 @@ class Plumber:
         kernel.delete_namespace(path)
 
     def extend(
-        self, path: Path, end: End, gateway: str, services: Mapping[str, tuple[str, ...]] | None,
+        self, path: Path, end: End, gateways: Sequence[str], services: Mapping[str, tuple[str, ...]] | None,
     ) -> DnsSockets | None:
-        """Add a link to a sandbox that is up; with `gateway`, make that its default route.
+        """Add a link to a sandbox that is up; its default routes lead to `gateways` then.
 
         With `services`, give it a resolver and those VIPs.
         """
@@ -158,26 +163,25 @@ class Plumber:
         dns: DnsSockets | None = None
         try:
             with kernel.inside(path), Rtnetlink() as inner:
-                _configure(inner, [end], gateway)
+                _configure(inner, path, [end], gateways)
                 if services is not None:
                     dns = open_dns()
                     self._nft(str(path)).run(sandboxtable.rules(dns.port, services))
         except BaseException:
             if dns:
                 dns.close()
-            self.shrink(path, end.link, end.host_link, "")
+            self.shrink(path, end.link, end.host_link, ())
             raise
         return dns
 
-    def shrink(self, path: Path, link: str, host_link: str, gateway: str) -> None:
-        """Take a link from a sandbox; then `gateway`, if any, is its default route."""
+    def shrink(self, path: Path, link: str, host_link: str, gateways: Sequence[str]) -> None:
+        """Take a link from a sandbox; then its default routes lead to `gateways`."""
         if host_link:
             self.rtnl.send([netlink.del_link(host_link)])
         with kernel.inside(path), Rtnetlink() as inner:
             if not host_link:
                 inner.send([netlink.del_link(link)])
-            if gateway:
-                inner.send([netlink.new_route("default", gateway=gateway)])
+            inner.send([netlink.new_route("default", gateway=gateway) for gateway in gateways])
 
     def change_services(self, paths: Sequence[str], ops: Sequence[ServiceOp], *, long: bool) -> list[str]:
         """Carry `ops` out in each sandbox, and end the flows to backends that left.
@@ -232,6 +236,9 @@ class Plumber:
             for end in ends:
                 if end.vni:
                     self.overlays.add_macvlan(end.vni, end.link, end.mac, end.mtu, descriptor)
+                elif end.parent:
+                    on_host.append(sublinks.link(end.kind, end.link, self.index(end.parent), end.mac, end.mtu,
+                                                 end.mode, descriptor))
                 else:
                     on_host.append(netlink.new_veth(
                         end.host_link, end.link, peer_namespace_fd=descriptor, peer_mac=end.mac,
@@ -253,22 +260,36 @@ class Plumber:
         self._indexes[link] = found
         return found
 
-    def ensure_bridge(self, network: LocalNetwork) -> None:
-        """The bridge of `network`, up, with its gateway address. Idempotent."""
-        prefix = network.subnet.partition("/")[2]
-        self._indexes.pop(network.link, None)
-        if not self.rtnl.index_of(network.link):
-            self.rtnl.send([netlink.new_bridge(network.link, mtu=network.mtu)])
-        index = self.index(network.link)
-        self.rtnl.send([netlink.set_link(index=index, up=True),
-                        netlink.new_address(index, f"{network.gateway}/{prefix}")])
-        kernel.write_sysctl("net.ipv4.ip_forward", "1")
-        kernel.write_sysctl(f"net.ipv4.conf.{network.link}.route_localnet", "1")
-        kernel.without_ipv6(network.link)
+    def ensure_bridge(self, network: LocalNetwork) -> bool:
+        """The bridge of `network`, up, with its gateway addresses. Returns whether it had to be made.
 
-    def remove_bridge(self, link: str) -> None:
+        Leaves none of its own after an error.
+        """
+        self._indexes.pop(network.link, None)
+        return bridge.ensure(self.rtnl, network)
+
+    def ensure_parent(self, network: LocalNetwork) -> bool:
+        """The parent of a macvlan or ipvlan network. Returns whether it had to be made."""
+        self._indexes.pop(network.link, None)
+        return sublinks.ensure_parent(self.rtnl, network)
+
+    def remove_link(self, link: str) -> None:
+        """A bridge, or a parent, of our making."""
         self._indexes.pop(link, None)
         self.rtnl.send([netlink.del_link(link)])
+
+    def lead_ports(self, old_rules: str, new_rules: str, host_link: str, flows_of: str) -> None:
+        """Published ports lead elsewhere: the rules before and after, and the port of the bridge they come to."""
+        if old_rules:
+            with contextlib.suppress(NftError):  # the table was written anew without them
+                self.host_nft.run(old_rules)
+        if host_link:
+            self.rtnl.send([netlink.set_port_hairpin(host_link)])
+        if new_rules:
+            self.host_nft.run(new_rules)
+        if flows_of:
+            with contextlib.suppress(OSError):
+                conntrack.forget(lambda flow: flow.by == flows_of)
 
     def host_rules(self, commands: str) -> None:
         self.host_nft.run(commands)
@@ -293,15 +314,17 @@ def is_host_link(name: str) -> bool:
     return len(name) == 8 and name[0] == "v" and all(letter in "0123456789abcdef" for letter in name[1:])
 
 
-def _configure(inner: Rtnetlink, ends: Sequence[End], gateway: str) -> None:
-    """Links up, with their addresses, and the default route."""
+def _configure(inner: Rtnetlink, path: Path, ends: Sequence[End], gateways: Sequence[str]) -> None:
+    """Links up, with their addresses, and the default routes."""
+    if wanted := {name: value for end in ends for name, value in end.sysctls.items()}:
+        with kernel.inside(path):
+            _set_sysctls(wanted)
     messages = []
     for end in ends:
         index = inner.index_of(end.link)
         messages.append(netlink.set_link(index=index, up=True))
-        messages.append(netlink.new_address(index, end.address))
-    if gateway:
-        messages.append(netlink.new_route("default", gateway=gateway))
+        messages += [netlink.new_address(index, address) for address in end.addresses]
+    messages += [netlink.new_route("default", gateway=gateway) for gateway in gateways]
     inner.send(messages)
 
 

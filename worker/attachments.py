@@ -112,7 +112,9 @@ class Attaching:
         if not info.attachable:
             raise PermissionDenied(f"Could not attach to network {endpoint.network}: rpc error: "
                                    f"code = PermissionDenied desc = network {info.name} not manually attachable")
-        return await agent.attach(info.id, container_id, name, endpoint.aliases, endpoint.address)
+        placed = await agent.attach(info.id, container_id, name, endpoint.aliases, endpoint.address)
+        return msgspec.structs.replace(placed, links=endpoint.links, driver_opts=endpoint.driver_opts,
+                                       gw_priority=endpoint.gw_priority)
 
     def _give_back(self, container_id: str, network_id: str = "") -> None:
         agent = self._agent()

@@ -61,7 +61,7 @@ class NetworkRoutes:
                 "EndpointID": one.endpoint_id,
                 "MacAddress": one.mac,
                 "IPv4Address": f"{one.address}/{one.prefix_length}",
-                "IPv6Address": "",
+                "IPv6Address": f"{one.address6}/{one.prefix_length6}" if one.address6 else "",
             }
             for record, one in self._networks.attached(shown["Id"]) if one.request is not None
         }

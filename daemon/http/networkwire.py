@@ -25,7 +25,7 @@ class PoolWire(Wire, frozen=True):
 
 class IPAMWire(Wire, frozen=True):
     driver: str = ""
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] | None = None
     config: tuple[PoolWire, ...] = ()
 
 
@@ -57,32 +57,37 @@ def local_spec(wire: NetworkWire) -> LocalNetworkSpec:
         raise InvalidArgument("ingress networks must have swarm scope: use the overlay driver")
     if wire.config_only or means_something(wire.config_from):
         raise NotImplementedHere("ConfigOnly and ConfigFrom are not supported: leave them out")
-    if wire.enable_ipv6 or wire.enable_ipv4 is False:
-        raise NotImplementedHere("EnableIPv6 is not supported: networks of this host have IPv4 only")
-    pool = _pool(wire.ipam or IPAMWire())
+    if wire.enable_ipv4 is False:
+        raise NotImplementedHere("EnableIPv4=false is not supported: networks of this host have IPv4, and IPv6 beside "
+                                 "it")
+    pool, pool6 = _pools(wire.ipam or IPAMWire())
+    if pool6 != PoolWire() and not wire.enable_ipv6:
+        raise InvalidArgument("IPAM.Config: an IPv6 subnet needs EnableIPv6")
     return LocalNetworkSpec(name=wire.name, driver=wire.driver or "bridge", subnet=pool.subnet, gateway=pool.gateway,
-                            ip_range=pool.ip_range, internal=wire.internal, attachable=wire.attachable,
-                            options=wire.options, labels=wire.labels)
+                            ip_range=pool.ip_range, reserved=pool.auxiliary_addresses, subnet6=pool6.subnet,
+                            gateway6=pool6.gateway, ip_range6=pool6.ip_range, reserved6=pool6.auxiliary_addresses,
+                            internal=wire.internal, attachable=wire.attachable, ipv6=bool(wire.enable_ipv6),
+                            options=wire.options, labels=wire.labels,
+                            ipam_options=wire.ipam.options if wire.ipam else None)
 
 
-def _pool(ipam: IPAMWire) -> PoolWire:
+def _pools(ipam: IPAMWire) -> tuple[PoolWire, PoolWire]:
+    """The subnet of IPv4 and that of IPv6."""
     if ipam.driver not in ("", "default"):
         raise NotImplementedHere(f"IPAM.Driver {ipam.driver!r} is not supported: only 'default' is")
     if ipam.options:
         raise NotImplementedHere("IPAM.Options is not supported: leave it out")
-    if len(ipam.config) > 1:
-        raise NotImplementedHere("IPAM.Config: a network of this host has one subnet")
-    pool = ipam.config[0] if ipam.config else PoolWire()
-    if pool.auxiliary_addresses:
-        raise NotImplementedHere("IPAM.Config: AuxiliaryAddresses is not supported: leave it out")
-    if not pool.subnet and (pool.gateway or pool.ip_range):
-        raise InvalidArgument("IPAM.Config: a gateway or a range needs a subnet")
-    return pool
+    found: dict[bool, PoolWire] = {}
+    for pool in ipam.config:
+        if not pool.subnet and (pool.gateway or pool.ip_range or pool.auxiliary_addresses):
+            raise InvalidArgument("IPAM.Config: a gateway, a range or an auxiliary address needs a subnet")
+        if pool != PoolWire() and found.setdefault(":" in pool.subnet, pool) is not pool:
+            raise NotImplementedHere("IPAM.Config: a network of this host has one subnet of each family")
+    return found.get(False, PoolWire()), found.get(True, PoolWire())
 
 
 def network_json(network: LocalNetwork) -> dict[str, Any]:
     """Without its containers."""
-    pool = {"Subnet": network.subnet, "IPRange": network.ip_range, "Gateway": network.gateway}
     return {
         "Name": network.name,
         "Id": network.id,
@@ -91,8 +96,8 @@ def network_json(network: LocalNetwork) -> dict[str, Any]:
         "Driver": network.driver,
         "EnableIPv4": True,
         "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": "default", "Options": None if network.name in PREDEFINED else {},
-                 "Config": [{key: value for key, value in pool.items() if value}] if network.subnet else []},
+        "IPAM": {"Driver": "default", "Options": network.ipam_options,
+                 "Config": _config_json(network)},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
@@ -102,6 +107,15 @@ def network_json(network: LocalNetwork) -> dict[str, Any]:
         "Options": _default_options(network) if network.is_default else network.options,
         "Labels": network.labels,
     }
+
+
+def _config_json(network: LocalNetwork) -> list[dict[str, Any]]:
+    pools: list[dict[str, Any]] = [
+        {"Subnet": network.subnet, "IPRange": network.ip_range, "Gateway": network.gateway,
+         "AuxiliaryAddresses": network.reserved},
+        {"Subnet": network.subnet6, "IPRange": network.ip_range6, "Gateway": network.gateway6,
+         "AuxiliaryAddresses": network.reserved6}]
+    return [{key: value for key, value in pool.items() if value} for pool in pools if pool["Subnet"]]
 
 
 def _default_options(network: LocalNetwork) -> dict[str, str]:

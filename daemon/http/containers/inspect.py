@@ -154,11 +154,11 @@ def network_settings(container: Container, sandbox: Sandbox | None, network_of: 
         "SecondaryIPv6Addresses": None,
         "EndpointID": bridge.get("EndpointID", ""),
         "Gateway": bridge.get("Gateway", ""),
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "GlobalIPv6Address": bridge.get("GlobalIPv6Address", ""),
+        "GlobalIPv6PrefixLen": bridge.get("GlobalIPv6PrefixLen", 0),
         "IPAddress": bridge.get("IPAddress", ""),
         "IPPrefixLen": bridge.get("IPPrefixLen", 0),
-        "IPv6Gateway": "",
+        "IPv6Gateway": bridge.get("IPv6Gateway", ""),
         "MacAddress": bridge.get("MacAddress", ""),
         "Networks": networks,
     }
@@ -203,19 +203,25 @@ def requested(container: Container) -> tuple[EndpointRequest, ...]:
 
 def _endpoint(network_id: str, wanted: EndpointRequest, end: EndpointInfo | None) -> dict[str, Any]:
     return {
-        "IPAMConfig": {"IPv4Address": wanted.address.partition("/")[0]} if wanted.address else None,
-        "Links": None,
+        "IPAMConfig": _ipam_config(wanted),
+        "Links": list(wanted.links) or None,
         "Aliases": list(wanted.aliases) or None,
         "MacAddress": end.mac if end else wanted.mac,
-        "DriverOpts": None,
-        "GwPriority": 0,
+        "DriverOpts": wanted.driver_opts or None,
+        "GwPriority": wanted.gw_priority,
         "NetworkID": network_id,
         "EndpointID": end.endpoint_id if end else "",
         "Gateway": end.gateway if end else "",
         "IPAddress": end.address if end else "",
         "IPPrefixLen": end.prefix_length if end else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": end.gateway6 if end else "",
+        "GlobalIPv6Address": end.address6 if end else "",
+        "GlobalIPv6PrefixLen": end.prefix_length6 if end else 0,
         "DNSNames": list(end.dns_names) or None if end else None,
     }
+
+
+def _ipam_config(wanted: EndpointRequest) -> dict[str, Any] | None:
+    shown: dict[str, Any] = {"IPv4Address": wanted.address.partition("/")[0], "IPv6Address": wanted.address6,
+                             "LinkLocalIPs": list(wanted.link_local)}
+    return {key: value for key, value in shown.items() if value} or None

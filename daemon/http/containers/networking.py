@@ -7,13 +7,15 @@ import re
 
 import msgspec
 
-from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.api.errors import InvalidArgument
 from shoal.api.sandbox import EndpointRequest, PublishedPort
 from shoal.api.wire import convert
 from shoal.daemon.http.containers.wire import BindingWire, EndpointWire, HostWire, NetworkingWire
+from shoal.overlay import endpointopts
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 _PORT = re.compile(r"(\d{1,5})(?:/([A-Za-z]+))?", re.ASCII)
+_HOST_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", re.ASCII)
 _ON_BRIDGE = ("default", "bridge")
 
@@ -34,8 +36,9 @@ def published(bindings: dict[str, tuple[BindingWire, ...]]) -> tuple[PublishedPo
     for text, wanted in bindings.items():
         number, protocol = checked_port(text)
         for binding in wanted:
+            first, last = _host_ports(binding.host_port)
             ports.append(PublishedPort(container_port=number, protocol=protocol, host_ip=_host_ip(binding.host_ip),
-                                       host_port=_host_port(binding.host_port)))
+                                       host_port=first, last_host_port=last))
     return tuple(ports)
 
 
@@ -46,19 +49,18 @@ def _host_ip(text: str) -> str:
         address = ipaddress.ip_address(text)
     except ValueError as error:
         raise InvalidArgument(f"invalid HostIp of a published port: {text!r} is no address") from error
-    if address.version == 6 and not address.is_unspecified:
-        raise NotImplementedHere(f"PortBindings: ports cannot be published on IPv6 addresses ({text})")
     return str(address)
 
 
-def _host_port(text: str) -> int:
+def _host_ports(text: str) -> tuple[int, int]:
+    """(first, last) of "8000-8010"; (number, 0) of a number."""
     if not text:
-        return 0
-    if "-" in text:
-        raise NotImplementedHere(f"PortBindings: a range of host ports for one port is not supported ({text})")
-    if not (text.isascii() and text.isdigit()) or len(text) > 5 or int(text) > 65535:
+        return 0, 0
+    found = _HOST_PORTS.fullmatch(text)
+    first, last = (int(found[1]), int(found[2] or 0)) if found else (65536, 0)
+    if max(first, last) > 65535 or (found and found[2] and not 0 < first <= last):
         raise InvalidArgument(f"invalid HostPort of a published port: {text!r}")
-    return int(text)
+    return first, last if last > first else 0
 
 
 def network_mode(host: HostWire, *, disabled: bool = False) -> str:
@@ -100,24 +102,51 @@ def endpoint_wire(value: object) -> EndpointWire:
 
 
 def endpoint(network: str, wire: EndpointWire) -> EndpointRequest:
-    """Raises InvalidArgument, NotImplementedHere for what would be lost."""
-    address = wire.ipam_config.ipv4_address
-    for shown, given in (("IPAMConfig.IPv6Address", wire.ipam_config.ipv6_address),
-                         ("IPAMConfig.LinkLocalIPs", wire.ipam_config.link_local_ips), ("Links", wire.links),
-                         ("DriverOpts", wire.driver_opts), ("GwPriority", wire.gw_priority)):
-        if given:
-            raise NotImplementedHere(f"EndpointsConfig.{network}.{shown} is not supported: leave it out")
-    if address:
-        try:
-            ipaddress.IPv4Address(address)
-        except ValueError as error:
-            raise InvalidArgument(f"invalid IPv4 address: {address}") from error
-    if network in _ON_BRIDGE and address:
+    """Raises InvalidArgument."""
+    asked = wire.ipam_config
+    address, address6 = _address(asked.ipv4_address, 4), _address(asked.ipv6_address, 6)
+    if network in _ON_BRIDGE and (address or address6):
         raise InvalidArgument("user specified IP address is supported on user defined networks only")
     if network in _ON_BRIDGE and wire.aliases:
         raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
-    return EndpointRequest(network=network, aliases=wire.aliases, address=address,
-                           mac=checked_mac(wire.mac_address))
+    endpointopts.check(wire.driver_opts)
+    for link in wire.links:
+        checked_link(link)
+    return EndpointRequest(
+        network=network, aliases=wire.aliases, address=address, address6=address6, mac=checked_mac(wire.mac_address),
+        link_local=tuple(_link_local(each) for each in asked.link_local_ips), links=wire.links,
+        driver_opts=wire.driver_opts, gw_priority=wire.gw_priority)
+
+
+def _address(text: str, version: int) -> str:
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid IPv{version} address: {text}") from error
+    if address.version != version or address.is_unspecified or "%" in text:
+        raise InvalidArgument(f"invalid IPv{version} address: {text}")
+    return str(address)
+
+
+def _link_local(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid link-local IP address: {text}") from error
+    if not address.is_link_local or "%" in text:
+        raise InvalidArgument(f"invalid link-local IP address: {text}")
+    return str(address)
+
+
+def checked_link(text: str) -> tuple[str, str]:
+    """(container, alias) of "container:alias", or of "container". Raises InvalidArgument."""
+    name, separator, alias = text.partition(":")
+    if not name or ":" in alias or (separator and not alias):
+        raise InvalidArgument(f"bad format for links: {text}")
+    alias = alias or name
+    return name.removeprefix("/"), alias.rpartition("/")[2] if name.startswith("/") else alias
 
 
 def checked_mac(text: str) -> str:

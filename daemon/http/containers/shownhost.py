@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shoal.api.sandbox import PublishedPort
 from shoal.daemon.http.containers.mounts import bind
 from shoal.engine.containers.nouns import HostConfig, MountRequest
 
@@ -101,8 +102,14 @@ def _port_bindings(host: HostConfig) -> dict[str, list[dict[str, str]]]:
     shown: dict[str, list[dict[str, str]]] = {}
     for port in host.ports:
         shown.setdefault(f"{port.container_port}/{port.protocol}", []).append(
-            {"HostIp": port.host_ip, "HostPort": str(port.host_port) if port.host_port else ""})
+            {"HostIp": port.host_ip, "HostPort": _host_port(port)})
     return shown
+
+
+def _host_port(port: PublishedPort) -> str:
+    if port.last_host_port:
+        return f"{port.host_port}-{port.last_host_port}"
+    return str(port.host_port) if port.host_port else ""
 
 
 def _is_short_tmpfs(mount: MountRequest) -> bool:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.containers.archives import go_mode
 from shoal.daemon.http.containers.detachkeys import DetachKeys, parse
 from shoal.daemon.http.containers.mounts import bind
-from shoal.daemon.http.containers.networking import checked_port, endpoints, published
+from shoal.daemon.http.containers.networking import checked_link, checked_port, endpoints, published
 from shoal.daemon.http.containers.wire import BindingWire, NetworkingWire
 from shoal.daemon.http.events import matches
 from shoal.daemon.http.images import provides
@@ -105,12 +105,41 @@ def test_published_ports():
 
 @pytest.mark.parametrize(("binding", "error"), [
     (BindingWire(host_port="x"), InvalidArgument), (BindingWire(host_port="70000"), InvalidArgument),
-    (BindingWire(host_ip="here"), InvalidArgument), (BindingWire(host_port="1-2"), NotImplementedHere),
-    (BindingWire(host_ip="::1"), NotImplementedHere),
+    (BindingWire(host_ip="here"), InvalidArgument), (BindingWire(host_port="2-1"), InvalidArgument),
+    (BindingWire(host_port="1-70000"), InvalidArgument), (BindingWire(host_port="1-"), InvalidArgument),
 ])
 def test_bindings_that_are_refused(binding, error):
     with pytest.raises(error):
         published({"80/tcp": (binding,)})
+
+
+@pytest.mark.parametrize(("text", "first", "last"), [
+    ("", 0, 0), ("80", 80, 0), ("8000-8010", 8000, 8010), ("80-80", 80, 0),
+])
+def test_ranges_of_host_ports(text, first, last):
+    (port,) = published({"80/tcp": (BindingWire(host_port=text),)})
+    assert (port.host_port, port.last_host_port) == (first, last)
+
+
+@pytest.mark.parametrize(("text", "link"), [
+    ("db:store", ("db", "store")), ("db", ("db", "db")), ("/db:/web/store", ("db", "store")),
+])
+def test_links(text, link):
+    assert checked_link(text) == link
+
+
+@pytest.mark.parametrize("text", ["", ":", ":a", "a:", "a:b:c"])
+def test_links_that_are_refused(text):
+    with pytest.raises(InvalidArgument):
+        checked_link(text)
+
+
+def test_what_an_endpoint_asks_for_is_kept():
+    (end,) = endpoints("app", NetworkingWire(endpoints_config={"app": {
+        "IPAMConfig": {"IPv4Address": "10.0.0.9", "IPv6Address": "FD00::9", "LinkLocalIPs": ["169.254.8.8"]},
+        "Links": ["db:store"], "DriverOpts": {"com.example": "on"}, "GwPriority": 7}}))
+    assert (end.address, end.address6, end.link_local) == ("10.0.0.9", "fd00::9", ("169.254.8.8",))
+    assert (end.links, end.driver_opts, end.gw_priority) == (("db:store",), {"com.example": "on"}, 7)
 
 
 @pytest.mark.parametrize(("mode", "wanted", "names"), [
@@ -138,8 +167,11 @@ def test_the_containers_own_mac_goes_to_its_first_place():
     ("default", {"bridge": {"Aliases": ["x"]}}, InvalidArgument),
     ("default", {"bridge": {"IPAMConfig": {"IPv4Address": "10.0.0.9"}}}, InvalidArgument),
     ("app", {"app": {"IPAMConfig": {"IPv4Address": "10.0.0"}}}, InvalidArgument),
-    ("app", {"app": {"IPAMConfig": {"IPv6Address": "fd00::1"}}}, NotImplementedHere),
-    ("app", {"app": {"Links": ["a:b"]}}, NotImplementedHere),
+    ("app", {"app": {"IPAMConfig": {"IPv6Address": "10.0.0.9"}}}, InvalidArgument),
+    ("app", {"app": {"IPAMConfig": {"LinkLocalIPs": ["10.0.0.9"]}}}, InvalidArgument),
+    ("app", {"app": {"Links": ["a:b:c"]}}, InvalidArgument),
+    ("app", {"app": {"DriverOpts": {"com.docker.network.endpoint.ifname": "a/b"}}}, InvalidArgument),
+    ("app", {"app": {"DriverOpts": {"com.docker.network.endpoint.sysctls": "kernel.x=1"}}}, InvalidArgument),
     ("app", {"app": {"MacAddress": "02:00"}}, InvalidArgument),
     ("app", {"app": []}, InvalidArgument),
 ])

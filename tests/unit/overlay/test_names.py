@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shoal.overlay.names import NamedEndpoint, NamedService, NetworkNames, lookup
+from shoal.overlay.names import Linked, NamedEndpoint, NamedService, NetworkNames, lookup
 
 
 def app() -> NetworkNames:
@@ -60,3 +60,25 @@ def test_reverse_and_several_networks() -> None:
     assert lookup([one, two], "web.1.app") == ("10.0.0.2",)
     assert lookup([one, two], "web.other") is None
     assert one.name_of("10.0.0.2") == "web.1" and one.name_of("10.0.0.9") == "web"
+
+
+def test_ipv6_is_answered_for_who_has_it() -> None:
+    names = NetworkNames("app")
+    names.set_endpoint("a", NamedEndpoint("10.0.0.2", ("db",), address6="fd00::2"))
+    names.set_endpoint("b", NamedEndpoint("10.0.0.3", ("web",)))
+    names.set_service("s", NamedService(("svc",), "10.0.0.9", ("10.0.0.3",)))
+    found = [lookup([names], name, ipv6=True) for name in ("db", "web", "svc", "nobody")]
+    assert found == [("fd00::2",), (), (), None]
+    assert names.name_of("fd00::2") == "db"
+    names.drop_endpoint("a")
+    assert names.name_of("fd00::2") is None and names.name_of("10.0.0.2") is None
+
+
+def test_a_link_is_a_word_of_one_sandbox_alone() -> None:
+    names = NetworkNames("app")
+    mine = Linked(names, {"Store": "db"})
+    assert lookup([mine], "store") is None
+    names.set_endpoint("a", NamedEndpoint("10.0.0.2", ("db",), address6="fd00::2"))
+    assert lookup([mine], "STORE") == lookup([mine], "db") == ("10.0.0.2",)
+    assert lookup([mine], "store", ipv6=True) == ("fd00::2",)
+    assert lookup([names], "store") is None

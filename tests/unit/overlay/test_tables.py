@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from shoal.api.sandbox import PublishedPort
 from shoal.overlay import hosttable, sandboxtable
 from shoal.overlay.records import LocalNetwork
@@ -27,6 +29,24 @@ def test_a_port_on_one_address_and_on_all() -> None:
         "add element inet shoal ports { tcp . 8080 : 172.17.0.2 . 80 }",
         "add element inet shoal address_ports { 10.0.0.1 . udp . 53 : 172.17.0.2 . 53 }"]
     assert hosttable.unpublish(ports[:1], "172.17.0.2").startswith("delete element")
+
+
+def test_a_port_on_ipv6_too() -> None:
+    ports = [PublishedPort(container_port=80, host_port=8080), PublishedPort(container_port=80, host_port=8080,
+                                                                           host_ip="::")]
+    assert hosttable.publish(ports, "172.17.0.2", "fd00::2").splitlines() == [
+        "add element inet shoal ports { tcp . 8080 : 172.17.0.2 . 80 }",
+        "add element inet shoal ports6 { tcp . 8080 : fd00::2 . 80 }",
+        "add element inet shoal loop6 { tcp . 8080 }"]
+    six = PublishedPort(container_port=80, host_port=80, host_ip="fd01::1")
+    assert hosttable.unpublish([six], "172.17.0.2", "fd00::2").splitlines() == [
+        "delete element inet shoal address_ports6 { fd01::1 . tcp . 80 : fd00::2 . 80 }"]
+
+
+def test_ipv6_goes_out_under_the_hosts_address() -> None:
+    dual = msgspec.structs.replace(BRIDGE, subnet6="fd00::/64")
+    assert 'ip6 saddr fd00::/64 oifname != "shoal0" masquerade' in hosttable.table([dual], [])
+    assert "ip6 saddr" not in hosttable.table([BRIDGE], [])
 
 
 def test_a_service_gains_loses_and_goes() -> None:
