@@ -20,6 +20,7 @@ from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.frames import STDERR, BrokenStream, FrameReader, details, frame, with_details
 from shoal.manager.controlapi.lookups import find_service, find_task
 from shoal.manager.controlapi.requests import flag, version_of
+from shoal.manager.store.memory import Watch
 from shoal.manager.store.state import State
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ class Merge:
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(QUEUE_FRAMES)
         self._started: set[str] = set()
         self._readers: dict[str, tuple[Task, asyncio.Task[None]]] = {}
+        self._early: dict[str, TaskState] = {}  # asked for in this state, when they had nothing to follow yet
+        self._watch: Watch | None = None
 
     async def answer(self, raw: bool) -> web.StreamResponse:
         """Stream until every source has ended (never, where it follows a service that is there)."""
@@ -95,6 +98,7 @@ class Merge:
 
     async def _read_all(self) -> None:
         with self._context.store.watch() as watch:  # before the view, so that no task falls between
+            self._watch = watch
             async with asyncio.TaskGroup() as readers:
                 await self._start_new(readers)
                 while self._follow and self._present():
@@ -118,7 +122,8 @@ class Merge:
 
     async def _start_new(self, readers: asyncio.TaskGroup) -> None:
         view = self._context.store.view()
-        new = [task for task in self._about(view) if task.id not in self._started and _has_logs(task)]
+        new = [task for task in self._about(view)
+               if task.id not in self._started and _has_logs(task) and task.status.state != self._early.get(task.id)]
         new.sort(key=lambda task: (-task.meta.created_at, task.id))
         room = MAX_SOURCES - len(self._started)
         if len(new) > room:
@@ -153,14 +158,26 @@ class Merge:
             await self._warn(task, f"node {node.id} is not available")
             return
         prefix = details(_attributes(task)) if self._details else b""
+        said = False
         try:
             async for stream, message in self._messages(task, node.status.addr):
+                said = True
                 if prefix:
                     message = with_details(message, prefix, self._timestamps)
                 await self._frames.put(message if self._raw else frame(stream, message))
         except (aiohttp.ClientError, OSError, TimeoutError, BrokenStream, NotFound) as error:
             log.info("logs cut short task=%s node=%s error=%s", task.id, node.id, error)
             await self._warn(task, f"node {node.id} is not available: {str(error) or type(error).__name__}")
+        else:
+            if not said and task.status.state < TaskState.RUNNING:
+                self._ask_again(task)
+
+    def _ask_again(self, task: Task) -> None:
+        """Its container was there and did not run yet: its host had nothing to follow."""
+        self._early[task.id] = task.status.state
+        self._started.discard(task.id)
+        if self._watch is not None:
+            self._watch.wake()  # that it runs may be known by now
 
     async def _messages(self, task: Task, address: str) -> AsyncIterator[tuple[int, bytes]]:
         context, reader = self._context, FrameReader()

@@ -14,7 +14,7 @@ from shoal.api.states import NodeState, TaskState
 from shoal.manager.controlapi.errors import api_errors
 from shoal.manager.controlapi.frames import BrokenStream, FrameReader, details, frame, with_details
 from shoal.manager.controlapi.routes import routes
-from shoal.manager.store.changes import Create, Delete, SetNodeStatus
+from shoal.manager.store.changes import Create, Delete, SetNodeStatus, SetTaskStatus
 from tests.unit.manager.controlapi_store import MANAGER, WORKER, Swarm, client_of, node
 
 LOST = "l" * 25
@@ -103,7 +103,7 @@ def task(task_id, node_id=WORKER, state=TaskState.RUNNING, tty=False):
     return Create(record=Task(
         id=task_id, service_id="s1", service_name="web", node_id=node_id, spec=TaskSpec(
             container=ContainerSpec(image="b", tty=tty)),
-        status=TaskStatus(state=state, container=ContainerStatus(container_id="c") if state > 500 else None),
+        status=TaskStatus(state=state, container=ContainerStatus(container_id="c") if state > 400 else None),
     ))  # fmt: skip
 
 
@@ -150,6 +150,23 @@ async def test_following_takes_in_tasks_that_start_later(swarm, hosts, http):
             hosts.write("t2", None)
             assert await answer.read() == b""  # the service is gone: the stream ends
     assert hosts.queries["t2"]["follow"] == "1"
+
+
+async def test_a_task_that_is_asked_for_before_its_container_runs_is_asked_for_again(swarm, hosts, http):
+    """A host has nothing to follow of a container that was only created."""
+    swarm.store.apply(service(), task("t1"))
+    hosts.write("t1", frame(1, b"first\n"))
+    async with asyncio.timeout(DEADLINE_S):
+        async with http.get("/services/web/logs", params={"stdout": "1", "follow": "1"}) as answer:
+            assert await answer.content.readexactly(14) == frame(1, b"first\n")
+            hosts.write("t2", None)
+            swarm.store.apply(task("t2", state=TaskState.STARTING))
+            while "t2" not in hosts.queries:
+                await asyncio.sleep(0)
+            hosts.write("t2", frame(1, b"later\n"))
+            running = TaskStatus(state=TaskState.RUNNING, container=ContainerStatus(container_id="c"))
+            swarm.store.apply(SetTaskStatus(id="t2", status=running))
+            assert await answer.content.readexactly(14) == frame(1, b"later\n")
 
 
 async def test_a_node_that_goes_down_while_it_is_followed_is_told(swarm, hosts, http):
