@@ -46,16 +46,19 @@ class PluginRefused(ShoalError):
 class PluginClient:
     """See the module."""
 
-    def __init__(self, name: str, endpoint: Endpoint) -> None:
+    def __init__(self, name: str, endpoint: Endpoint, *, first_pause_s: float = FIRST_PAUSE_S,
+                 silent_timeout_s: float = SILENT_TIMEOUT_S) -> None:
         self.name = name
         self.endpoint = endpoint
+        self._first_pause_s = first_pause_s
+        self._silent_timeout_s = silent_timeout_s
         self._silent_until = 0.0
 
     async def call(self, method: str, body: dict[str, Any] | None = None, *, timeout_s: float,
                    retry: bool = True, brief: bool = False) -> dict[str, Any]:
         """The answer's object. Raises PluginUnreachable, PluginRefused."""
         if brief and time.monotonic() < self._silent_until:
-            timeout_s, retry = min(timeout_s, SILENT_TIMEOUT_S), False
+            timeout_s, retry = min(timeout_s, self._silent_timeout_s), False
         try:
             async with asyncio.timeout(timeout_s):
                 answer = await self._until_reached(method, msgspec.json.encode(body or {}), timeout_s if retry else 0)
@@ -70,7 +73,7 @@ class PluginClient:
     async def _until_reached(self, method: str, body: bytes, within_s: float) -> dict[str, Any]:
         import aiohttp
 
-        began, pause_s = time.monotonic(), FIRST_PAUSE_S
+        began, pause_s = time.monotonic(), self._first_pause_s
         while True:
             try:
                 return await self._once(method, body)

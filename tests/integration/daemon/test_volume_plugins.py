@@ -1,0 +1,237 @@
+"""Volumes of a plugin, a process of its own that misbehaves when it is told to. Driven by the docker command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.lab.processes import entering
+from tests.integration.daemon import volumeplugin
+from tests.integration.daemon.host import Machine, until
+
+TIMEOUT_S = 3.0
+
+
+class PluginMachine(Machine):
+    """With a plugin called `box` on it."""
+
+    plugin: subprocess.Popen[bytes] | None = None
+
+    def _config(self) -> Path:
+        path = self.root / "shoald.json"
+        path.write_text(json.dumps({"plugin-folders": [str(self.plugins)], "plugin-timeout-s": TIMEOUT_S}))
+        return path
+
+    @property
+    def plugins(self) -> Path:
+        return self.root / "plugins"
+
+    @property
+    def box(self) -> Path:
+        return self.root / "box"
+
+    def plug(self) -> None:
+        """Start the plugin."""
+        self.plugins.mkdir(exist_ok=True)
+        self.box.mkdir(exist_ok=True)
+        socket = self.plugins / "box.sock"
+        socket.unlink(missing_ok=True)
+        self.plugin = subprocess.Popen(
+            [*entering(self.init_pid), sys.executable, str(Path(volumeplugin.__file__)), str(self.box), str(socket)],
+            stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
+        until(socket.exists, "the plugin serves")
+
+    def unplug(self) -> None:
+        if self.plugin is not None:
+            for pid in Path(f"/proc/{self.plugin.pid}/task/{self.plugin.pid}/children").read_text().split():
+                subprocess.run(["kill", "-9", pid], check=False)
+            self.plugin.kill()
+            self.plugin.wait()
+            self.plugin = None
+
+    def faults(self, **faults: str) -> None:
+        (self.box / "faults").write_text(json.dumps(faults))
+
+    def calls(self, *methods: str) -> list[dict[str, Any]]:
+        lines = (self.box / "calls").read_text().splitlines()
+        return [call for call in map(json.loads, lines) if call["call"] in methods]
+
+
+@pytest.fixture(scope="module")
+def plugged(machine: Machine) -> Iterator[PluginMachine]:
+    """A machine of its own, once the package's has shown that there can be one."""
+    made = PluginMachine(Path(tempfile.mkdtemp(prefix="shoal-plug-")))
+    try:
+        made.on()
+        made.start()
+        made.load_image()
+        yield made
+    finally:
+        made.unplug()
+        made.off()
+
+
+@pytest.fixture
+def host(plugged: PluginMachine) -> Iterator[PluginMachine]:
+    plugged.plug()
+    plugged.faults()
+    (plugged.box / "calls").write_text("")
+    yield plugged
+    plugged.faults()
+    if plugged.plugin is None or plugged.plugin.poll() is not None:
+        plugged.plug()
+    if containers := plugged.docker("ps", "--all", "--quiet").split():
+        plugged.docker("rm", "--force", "--volumes", *containers)
+    if volumes := plugged.docker("volume", "ls", "--quiet").split():
+        plugged.docker("volume", "rm", "--force", *volumes)
+    plugged.unplug()
+    shutil.rmtree(plugged.box)
+
+
+def test_life_of_a_volume(host: PluginMachine) -> None:
+    host.docker("volume", "create", "--driver", "box", "--opt", "size=big", "--label", "a=b", "vol")
+    assert host.calls("Create") == [{"call": "Create", "Name": "vol", "Opts": {"size": "big"}}]
+    shown = json.loads(host.docker("volume", "inspect", "vol"))[0]
+    assert shown == {"CreatedAt": volumeplugin.CREATED, "Driver": "box", "Labels": {"a": "b"}, "Name": "vol",
+                     "Mountpoint": str(host.box / "volumes/vol"), "Options": {"size": "big"}, "Scope": "global",
+                     "Status": {"kept": "here"}}
+    assert host.docker("volume", "ls", "--filter", "driver=box", "--format", "{{.Name}} {{.Driver}}") == "vol box"
+    assert host.docker("volume", "ls", "--filter", "driver=local", "--quiet") == ""
+    assert json.loads(host.docker("info", "--format", "json"))["Plugins"]["Volume"] == ["local", "box"]
+    assert "driver 'box' already has volume 'vol'" in host.docker("volume", "create", "vol", code=1)
+    host.docker("volume", "prune", "--all", "--force")  # local ones alone
+    host.docker("volume", "rm", "vol")
+    assert [call["Name"] for call in host.calls("Remove")] == ["vol"]
+    assert "no such volume" in host.docker("volume", "inspect", "vol", code=1)
+
+
+def test_containers_use_it(host: PluginMachine) -> None:
+    """Each container is told apart by its id, mounted when it starts and unmounted when it has ended."""
+    host.docker("run", "--rm", "--volume", "vol:/x", "--volume-driver", "box", "busybox", "touch", "/x/here")
+    assert (host.box / "volumes/vol/here").exists()
+    for name in ("one", "two"):
+        host.docker("run", "--detach", "--name", name, "--mount", "source=vol,target=/x,volume-driver=box", "busybox",
+                    "sleep", "1000")
+    assert host.docker("exec", "two", "ls", "/x") == "here"
+    assert host.inspect("one")["Mounts"][0]["Driver"] == "box"
+    assert "volume is in use" in host.docker("volume", "rm", "vol", code=1)
+    ids = [host.inspect(name)["Id"] for name in ("one", "two")]
+    host.docker("kill", "one", "two")
+    until(lambda: len(host.calls("Mount")) == len(host.calls("Unmount")), "all is unmounted")
+    assert {call["ID"] for call in host.calls("Unmount")} >= set(ids)
+    assert sorted(call["ID"] for call in host.calls("Mount")) == sorted(call["ID"] for call in host.calls("Unmount"))
+
+
+def test_copied_out_of_a_container_that_does_not_run(host: PluginMachine) -> None:
+    host.docker("create", "--name", "idle", "--volume", "vol:/x", "--volume-driver", "box", "busybox", "true")
+    host.docker("cp", "/etc/hostname", "idle:/x/name")
+    assert (host.box / "volumes/vol/name").read_bytes() == Path("/etc/hostname").read_bytes()
+    until(lambda: len(host.calls("Mount")) == len(host.calls("Unmount")) > 0, "all is unmounted")
+
+
+def test_filled_from_the_image(host: PluginMachine) -> None:
+    host.docker("create", "--name", "idle", "--volume", "vol:/etc", "--volume-driver", "box", "busybox", "true")
+    assert (host.box / "volumes/vol/passwd").exists()
+    host.docker("create", "--volume", "bare:/etc:nocopy", "--volume-driver", "box", "busybox", "true")
+    assert list((host.box / "volumes/bare").iterdir()) == []
+
+
+def test_volumes_that_only_the_plugin_knows(host: PluginMachine) -> None:
+    (host.box / "volumes/older").mkdir()
+    (host.box / "volumes/older/file").write_text("from before\n")
+    assert host.docker("volume", "ls", "--format", "{{.Name}} {{.Driver}}") == "older box"
+    assert json.loads(host.docker("volume", "inspect", "older"))[0]["Driver"] == "box"
+    assert host.docker("run", "--rm", "--volume", "older:/x", "busybox", "cat", "/x/file") == "from before"
+
+
+def test_anonymous_volumes_go_with_their_container(host: PluginMachine) -> None:
+    host.docker("run", "--rm", "--volume", "/x", "--volume-driver", "box", "busybox", "touch", "/x/here")
+    until(lambda: host.calls("Remove"), "it is removed")
+    assert list((host.box / "volumes").iterdir()) == []
+
+
+def test_what_it_refuses(host: PluginMachine) -> None:
+    assert "create vol: no colours here" in host.docker(
+        "volume", "create", "--driver", "box", "--opt", "colour=red", "vol", code=1)
+    host.docker("volume", "create", "--driver", "box", "vol")
+    host.faults(Mount="refuse")
+    assert "error while mounting volume 'vol': VolumeDriver.Mount: out of cheese" in host.docker(
+        "run", "--rm", "--volume", "vol:/x:nocopy", "busybox", "true", code=125)
+    host.faults(Remove="refuse")
+    assert "remove vol: VolumeDriver.Remove: out of cheese" in host.docker("volume", "rm", "vol", code=1)
+    assert host.docker("volume", "ls", "--quiet") == "vol"
+
+
+def test_hanging_plugin_holds_up_nobody_else(host: PluginMachine) -> None:
+    host.docker("volume", "create", "--driver", "box", "vol")
+    host.docker("create", "--name", "stuck", "--volume", "vol:/x:nocopy", "busybox", "true")
+    host.faults(Mount="hang", Unmount="hang", List="hang")
+    began = time.monotonic()
+    starting = host.docker_start("start", "stuck")
+    assert host.docker("run", "--rm", "--volume", "plain:/x", "busybox", "echo", "goes on") == "goes on"
+    assert starting.poll() is None, "the other one waits, while this one has ended"
+    _, said = starting.communicate(timeout=30)
+    assert starting.returncode == 1
+    assert "error while mounting volume 'vol': VolumeDriver.Mount: plugin box did not answer in 6 s" in said
+    status, listed = host.call("GET", "/volumes")
+    assert (status, [volume["Name"] for volume in listed["Volumes"]]) == (200, ["plain", "vol"])
+    assert listed["Warnings"] == ["list box: VolumeDriver.List: plugin box did not answer in 3 s"]
+    assert time.monotonic() - began < 6 + 3 * TIMEOUT_S + 5
+    host.faults()
+    host.docker("start", "--attach", "stuck")
+
+
+@pytest.mark.parametrize(("fault", "said"), [
+    ("die", "broke off before it had answered"), ("garbage", "did not answer with a JSON object"),
+    ("flood", "answered more than"),
+])
+def test_answers_that_are_none(host: PluginMachine, fault: str, said: str) -> None:
+    host.docker("volume", "create", "--driver", "box", "vol")
+    host.faults(Mount=fault)
+    assert said in host.docker("run", "--rm", "--volume", "vol:/x:nocopy", "busybox", "true", code=125)
+    assert host.docker("run", "--rm", "busybox", "echo", "goes on") == "goes on"
+
+
+def test_plugin_that_has_gone_and_comes_again(host: PluginMachine) -> None:
+    host.docker("volume", "create", "--driver", "box", "vol")
+    host.unplug()
+    assert "plugin box cannot be reached" in host.docker(
+        "run", "--rm", "--volume", "vol:/x:nocopy", "busybox", "true", code=125)
+    assert host.docker("volume", "ls", "--quiet") == "vol"
+    starting = host.docker_start("run", "--rm", "--volume", "vol:/x:nocopy", "busybox", "echo", "found again")
+    host.plug()
+    out, said = starting.communicate(timeout=30)
+    assert (out, starting.returncode) == ("found again\n", 0), said
+
+
+def test_no_such_plugin(host: PluginMachine) -> None:
+    assert 'error looking up volume plugin nix: plugin "nix" not found' in host.docker(
+        "volume", "create", "--driver", "nix", "vol", code=1)
+    status, answer = host.call("POST", "/volumes/create", {"Name": "vol", "Driver": "../../etc/passwd"})
+    assert (status, "not found" in answer["message"]) == (404, True)
+
+
+def test_mounts_are_known_again_after_a_kill(host: PluginMachine) -> None:
+    """What runs still holds its volume; what ended meanwhile is let go of."""
+    for name in ("stays", "ends"):
+        host.docker("run", "--detach", "--name", name, "--volume", "vol:/x:nocopy", "--volume-driver", "box", "busybox",
+                    "sleep", "1000")
+    ids = {name: host.inspect(name)["Id"] for name in ("stays", "ends")}
+    pid = host.inspect("ends")["State"]["Pid"]
+    host.kill()
+    host.inside("kill", "-9", str(pid))
+    host.start()
+    until(lambda: [call["ID"] for call in host.calls("Unmount")] == [ids["ends"]], "the one that ended has let go")
+    assert json.loads(host.docker("volume", "inspect", "vol"))[0]["Mountpoint"] == str(host.box / "volumes/vol")
+    host.docker("stop", "--time", "0", "stays")
+    until(lambda: {call["ID"] for call in host.calls("Unmount")} == set(ids.values()), "so has the other")
+    assert {call["ID"] for call in host.calls("Mount")} == set(ids.values())
