@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
 NET = "shop"
 WEB = "mkdir -p /www && echo $HOST > /www/index.html && exec httpd -f -p 80 -h /www"
-CALLS = "while true; do timeout 20 wget -q -O - http://web/ || echo nobody; sleep 1; done"
+RESOLVE = "nslookup web | sed -n '/^Name/,$ s/^Address[^:]*: *//p'"
+CALLS = (f'until vip=$({RESOLVE}) && [ -n "$vip" ]; do sleep 1; done; '
+         'while true; do timeout 20 wget -q -O - "http://$vip/" || echo nobody; sleep 1; done')
 LATELY_S = 20.0
 MIB = 1 << 20
 LIMITS = {"NanoCPUs": 200_000_000, "MemoryBytes": 64 * MIB, "Pids": 30}
@@ -194,8 +196,11 @@ def pid_of(machine: Machine, container_id: str) -> int:
 
 
 def test_containers_outlive_a_restart_of_shoald(hosts: Hosts) -> None:
-    """On all three at once: same processes afterwards, same tasks, and the client is answered all the while."""
-    before = processes(hosts)
+    """On all three at once: same processes afterwards, same tasks, and clients are answered all the while.
+
+    (By the VIP. Names are answered by shoald, and are again when it is back.)
+    """
+    before, named = processes(hosts), resolved(hosts, "web")
     tasks = {task["ID"] for task in hosts.running("web")}
     begin = now(hosts)
     with hosts.step("restart shoald on all three"):
@@ -204,6 +209,7 @@ def test_containers_outlive_a_restart_of_shoald(hosts: Hosts) -> None:
             hosts.wait_for_daemon(name)
         hosts.all_ready()
     assert processes(hosts) == before
+    assert resolved(hosts, "web") == named
     hosts.eventually(lambda: heard(hosts, begin), lambda lines: len(lines) > 10)
     assert "nobody" not in heard(hosts, begin)
     assert {task["ID"] for task in hosts.running("web")} == tasks
