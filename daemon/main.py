@@ -9,7 +9,7 @@ import sys
 
 from shoal.api.errors import ShoalError
 from shoal.daemon.memory import give_back_early
-from shoal.daemon.notify import notify
+from shoal.daemon.notify import Notifier
 from shoal.daemon.settings import Settings, from_arguments
 
 
@@ -40,13 +40,14 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    systemd = Notifier()
     daemon = Daemon(settings)
     try:
         await daemon.start()
-        notify("READY=1")
+        systemd.notify("READY=1")
         await stop.wait()
     finally:
-        notify("STOPPING=1")
+        systemd.notify("STOPPING=1")
         await daemon.stop()
 
 
