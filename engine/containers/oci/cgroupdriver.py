@@ -67,14 +67,14 @@ class Systemd(msgspec.Struct, frozen=True):
 
         No subgroup (crun would make one) puts both runtimes' containers at the same path. With its default
         dependencies a scope is stopped when the host goes down; without, systemd would find the containers'
-        processes at the very end and wait 90 s for them. As CRI-O has it.
+        processes at the very end and wait 90 s for them. As CRI-O has it, but without an order (After=): the
+        containers that shoald starts while systemd still waits for it would wait for it too.
         """
         patience_s = STOP_TIMEOUT_S if stop_timeout_s is None or stop_timeout_s < 0 else stop_timeout_s
         told = {
             "run.oci.systemd.subgroup": "",
             "org.systemd.property.CollectMode": "'inactive-or-failed'",
             "org.systemd.property.DefaultDependencies": "true",
-            "org.systemd.property.After": "['shoald.service']",
             "org.systemd.property.TimeoutStopUSec": f"uint64 {patience_s * 1_000_000}",
             "org.systemd.property.TasksMax": f"uint64 {limits.pids if limits.pids > 0 else _UNLIMITED}",
         }
