@@ -2,6 +2,7 @@
 
     ShoalError                500
     ├── InvalidArgument       400  the request is malformed or a value is not allowed
+    ├── Unauthorized          401  a registry does not take the credentials
     ├── PermissionDenied      403  the certificate or token does not allow this
     ├── NotFound              404  no such object
     ├── Conflict              409  the object's state forbids it: reread, then retry
@@ -33,6 +34,10 @@ class ShoalError(Exception):
 
 class InvalidArgument(ShoalError):
     status = 400
+
+
+class Unauthorized(ShoalError):
+    status = 401
 
 
 class PermissionDenied(ShoalError):

@@ -19,6 +19,7 @@ from shoal.daemon.http.events import EventRoutes
 from shoal.daemon.http.hooks import HOOKS, Hooks
 from shoal.daemon.http.images import ImageRoutes
 from shoal.daemon.http.networks import NetworkRoutes
+from shoal.daemon.http.plugins import PluginRoutes
 from shoal.daemon.http.system import InfoProvider, SystemRoutes
 from shoal.daemon.http.usage import UsageRoutes
 from shoal.daemon.http.versions import versioned
@@ -71,6 +72,7 @@ def build_app(
     NetworkRoutes(networks, engine, hooks).add_to(app)
     EventRoutes(engine.events).add_to(app)
     UsageRoutes(engine, images, lookups).add_to(app)
+    PluginRoutes().add_to(app)
     SystemRoutes(hooks, info, data_root).add_to(app)
     return app
 

@@ -80,7 +80,7 @@ class ImageRoutes:
             "Architecture": image.architecture,
             "Os": image.os,
             "Size": image.size,
-            "GraphDriver": {"Name": "overlay2", "Data": None},
+            "GraphDriver": {"Name": "overlay2", "Data": {}},
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "Metadata": {"LastTagTime": rfc3339(int(image.last_tagged * SECOND_NS))},
         }
@@ -187,7 +187,7 @@ class ImageRoutes:
         until = min((moment_ns(value, "until") / SECOND_NS for value in wanted.get("until", [])), default=None)
         removals, freed = await self._images.prune(dangling_only=dangling, until=until)
         return reply(
-            {"ImagesDeleted": [_removal(removal) for removal in removals] or None, "SpaceReclaimed": freed}
+            {"ImagesDeleted": [_removal(removal) for removal in removals], "SpaceReclaimed": freed}
         )
 
     async def push(self, request: web.Request) -> web.Response:
@@ -231,8 +231,8 @@ def _removal(removal: Removal) -> dict[str, str]:
 
 
 def _full_config(image: Image) -> dict[str, Any]:
-    config = {"User": "", "Env": None, "Cmd": None, "Entrypoint": None, "WorkingDir": "", "Labels": None}
-    return {**config, "Volumes": None, "OnBuild": None, **config_json(image.config)}
+    config: dict[str, Any] = {"User": "", "Env": [], "Cmd": [], "Entrypoint": [], "WorkingDir": "", "Labels": {}}
+    return {**config, "Volumes": {}, "OnBuild": [], **config_json(image.config)}
 
 
 def _lines(values: Any) -> web.Response:

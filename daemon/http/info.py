@@ -42,7 +42,7 @@ def _host_constants() -> dict[str, Any]:
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
-            "Authorization": None,
+            "Authorization": [],
             "Log": ["json-file", "local", "none"],
         },
         "LoggingDriver": "json-file",
@@ -62,7 +62,7 @@ def _host_constants() -> dict[str, Any]:
         "HttpProxy": os.environ.get("HTTP_PROXY", ""),
         "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
         "NoProxy": os.environ.get("NO_PROXY", ""),
-        "GenericResources": None,
+        "GenericResources": [],
         "Labels": [],
         "DefaultRuntime": "runc",
         "Runtimes": {"runc": {"path": "runc"}},

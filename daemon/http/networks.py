@@ -135,7 +135,7 @@ class NetworkRoutes:
                 continue  # a container has just joined it
             deleted.append(network.name)
         self._events.publish("network", "prune", "", {"reclaimed": "0"})
-        return reply({"NetworksDeleted": deleted or None})
+        return reply({"NetworksDeleted": deleted})
 
     # --- containers on them ---
 

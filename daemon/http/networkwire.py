@@ -96,8 +96,8 @@ def network_json(network: LocalNetwork) -> dict[str, Any]:
         "Driver": network.driver,
         "EnableIPv4": True,
         "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": "default", "Options": network.ipam_options,
-                 "Config": _config_json(network)},
+        "IPAM": {"Driver": "default", "Config": _config_json(network)}
+        | ({} if network.ipam_options is None else {"Options": network.ipam_options}),
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,

@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import field
 
-from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.api.errors import NotImplementedHere
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.info import host_figures
+from shoal.daemon.http.registrylogin import log_in
 from shoal.daemon.http.versions import API_VERSION, MIN_API_VERSION, version_of
 from shoal.daemon.http.wire import Wire, body, reply
 from shoal.engine.images.archive import ARCHITECTURES
@@ -27,16 +29,14 @@ UNSUPPORTED = (
     ("POST", "/session"),
     ("POST", "/commit"),
     ("GET", "/distribution/{name:.+}/json"),
-    ("POST", "/plugins/{tail:.*}"),
-    ("DELETE", "/plugins/{tail:.*}"),
     ("GET", "/containers/{id}/attach/ws"),
 )
 
 
 class Auth(Wire, frozen=True):
-    username: str = ""
-    password: str = ""
-    serveraddress: str = ""
+    username: str = field(name="username", default="")
+    password: str = field(name="password", default="")
+    serveraddress: str = field(name="serveraddress", default="")
 
 
 class SystemRoutes:
@@ -52,7 +52,6 @@ class SystemRoutes:
         router.add_get("/version", self.version, allow_head=False)
         router.add_get("/info", self.info, allow_head=False)
         router.add_post("/auth", self.auth)
-        router.add_get("/plugins", self.no_plugins, allow_head=False)
         for method, path in UNSUPPORTED:
             router.add_route(method, path, self.unsupported)
 
@@ -83,12 +82,8 @@ class SystemRoutes:
 
     async def auth(self, request: web.Request) -> web.Response:
         wanted = await body(request, Auth)
-        if not wanted.username:
-            raise InvalidArgument("no username was given")
-        raise NotImplementedHere(f"this host cannot log in to {wanted.serveraddress or 'a registry'}")
-
-    async def no_plugins(self, request: web.Request) -> web.Response:
-        return reply([])
+        token = await log_in(wanted.serveraddress, wanted.username, wanted.password)
+        return reply({"Status": "Login Succeeded", "IdentityToken": token})
 
     async def unsupported(self, request: web.Request) -> web.Response:
         raise NotImplementedHere(f"{request.method} {request.path}: this engine does not do that")

@@ -34,21 +34,19 @@ class UsageRoutes:
         for each in wanted:
             if each not in TYPES:
                 raise InvalidArgument(f"unknown object type: {each}")
-        shown: dict[str, Any] = {"LayersSize": self._images.total_bytes(), "Images": None, "Containers": None,
-                                 "Volumes": None, "BuildCache": None}
+        shown: dict[str, Any] = {"LayersSize": self._images.total_bytes(), "Images": [], "Containers": [],
+                                 "Volumes": [], "BuildCache": []}
         if "image" in wanted:
             shown["Images"] = self._image_rows()
         if "container" in wanted:
             shown["Containers"] = await self._container_rows()
         if "volume" in wanted:
             shown["Volumes"] = await self._volume_rows()
-        if "build-cache" in wanted:
-            shown["BuildCache"] = []
         return reply(shown)
 
     async def prune_builds(self, request: web.Request) -> web.Response:
         """`docker system prune` asks for it; nothing is built here, hence nothing kept."""
-        return reply({"CachesDeleted": None, "SpaceReclaimed": 0})
+        return reply({"CachesDeleted": [], "SpaceReclaimed": 0})
 
     def _image_rows(self) -> list[dict[str, Any]]:
         return [{**image_summary(image), "SharedSize": 0,

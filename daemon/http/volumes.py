@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from msgspec import field
 
-from shoal.api.errors import NotImplementedHere
+from shoal.api.errors import InvalidArgument, NotFound
 from shoal.api.wire import Wire, means_something
 from shoal.daemon.http.times import rfc3339
 from shoal.daemon.http.versions import version_of
@@ -50,7 +50,7 @@ class VolumeRoutes:
         dangling = [truth(value, "dangling") for value in wanted.get("dangling", ())]
         volumes, warnings = await self._volumes.listing(wanted.get("driver") or None)
         shown = [volume_json(each) for each in volumes if self._matches(each, wanted, dangling)]
-        return reply({"Volumes": shown, "Warnings": warnings or None})
+        return reply({"Volumes": shown, "Warnings": warnings})
 
     def _matches(self, volume: Volume, wanted: dict[str, Any], dangling: Any) -> bool:
         names, drivers = wanted.get("name"), wanted.get("driver")
@@ -68,13 +68,13 @@ class VolumeRoutes:
     async def create(self, request: web.Request) -> web.Response:
         wanted = await body(request, VolumeWire)
         if means_something(wanted.cluster_volume_spec):
-            raise NotImplementedHere("ClusterVolumeSpec is not supported: volumes belong to one host")
+            raise InvalidArgument("ClusterVolumeSpec is not supported: volumes belong to one host")
         volume = await self._volumes.create(
             wanted.name, driver=wanted.driver, options=wanted.driver_opts, labels=wanted.labels)
         return reply(volume_json(volume), 201)
 
     async def update(self, request: web.Request) -> web.Response:
-        raise NotImplementedHere("volumes cannot be updated: only cluster volumes can, and there are none")
+        raise NotFound(f"cluster volume {request.match_info['name']} not found: only cluster volumes can be updated")
 
     async def remove(self, request: web.Request) -> web.Response:
         await self._volumes.remove(request.match_info["name"], force=flag(request, "force"))
@@ -94,8 +94,8 @@ def volume_json(volume: Volume) -> dict[str, Any]:
         "Driver": volume.driver,
         "Mountpoint": volume.mountpoint,
         "CreatedAt": rfc3339(volume.created_ns),
-        "Labels": volume.labels or None,
-        "Options": volume.options or None,
+        "Labels": volume.labels,
+        "Options": volume.options,
         "Scope": volume.scope,
     }
 

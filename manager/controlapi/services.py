@@ -67,7 +67,7 @@ class ServiceRoutes:
 
         if not applied_before(context, request_id):
             await change(context, decide, request_id)
-        return reply({"ID": service_id, "Warnings": None}, 201)
+        return reply({"ID": service_id, "Warnings": []}, 201)
 
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request, _FILTERS)
@@ -119,7 +119,7 @@ class ServiceRoutes:
 
         if not applied_before(context, request_id):
             await change(context, decide, request_id)
-        return reply({"Warnings": None})
+        return reply({"Warnings": []})
 
 
 def updated(current: Service, spec: ServiceSpec, view: State) -> Service:

@@ -88,7 +88,7 @@ def network_json(network: Network, version: tuple[int, int] = (1, 50)) -> dict[s
         "Driver": network.spec.driver,
         "EnableIPv4": True,
         "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": _configs(network)},
+        "IPAM": {"Driver": "default", "Config": _configs(network)},
         "Internal": network.spec.internal,
         "Attachable": network.spec.attachable,
         "Ingress": network.spec.ingress,

@@ -48,7 +48,7 @@ class ArchiveRoutes:
 
     async def changes(self, request: web.Request) -> web.Response:
         found = await self._archives.changes(request.match_info["id"])
-        return reply([{"Path": each.path, "Kind": int(each.kind)} for each in found] or None)
+        return reply([{"Path": each.path, "Kind": int(each.kind)} for each in found])
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         async with self._archives.export(request.match_info["id"]) as chunks:

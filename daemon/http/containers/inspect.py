@@ -99,12 +99,12 @@ def config_json(container: Container) -> dict[str, Any]:
         "OpenStdin": config.open_stdin,
         "StdinOnce": config.stdin_once,
         "Env": list(config.env),
-        "Cmd": None if config.command is None else list(config.command),
+        "Cmd": list(config.command or ()),
         "Image": config.image,
-        "Volumes": {path: {} for path in config.volumes} or None,
+        "Volumes": {path: {} for path in config.volumes},
         "WorkingDir": config.working_dir,
-        "Entrypoint": None if config.entrypoint is None else list(config.entrypoint),
-        "OnBuild": None,
+        "Entrypoint": list(config.entrypoint or ()),
+        "OnBuild": [],
         "Labels": config.labels,
     }
     optional = {
@@ -204,8 +204,8 @@ def requested(container: Container) -> tuple[EndpointRequest, ...]:
 def _endpoint(network_id: str, wanted: EndpointRequest, end: EndpointInfo | None) -> dict[str, Any]:
     return {
         "IPAMConfig": _ipam_config(wanted),
-        "Links": list(wanted.links) or None,
-        "Aliases": list(wanted.aliases) or None,
+        "Links": list(wanted.links),
+        "Aliases": list(wanted.aliases),
         "MacAddress": end.mac if end else wanted.mac,
         "DriverOpts": wanted.driver_opts or None,
         "GwPriority": wanted.gw_priority,
@@ -217,7 +217,7 @@ def _endpoint(network_id: str, wanted: EndpointRequest, end: EndpointInfo | None
         "IPv6Gateway": end.gateway6 if end else "",
         "GlobalIPv6Address": end.address6 if end else "",
         "GlobalIPv6PrefixLen": end.prefix_length6 if end else 0,
-        "DNSNames": list(end.dns_names) or None if end else None,
+        "DNSNames": list(end.dns_names) if end else [],
     }
 
 

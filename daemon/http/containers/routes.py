@@ -130,7 +130,7 @@ class ContainerRoutes:
 
     async def prune(self, request: web.Request) -> web.Response:
         pruned = await self._engine.prune(_prunable(filters(request, PRUNE_FILTERS)))
-        return reply({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed_bytes})
+        return reply({"ContainersDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.reclaimed_bytes})
 
     # --- what it does ---
 

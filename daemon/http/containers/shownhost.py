@@ -15,9 +15,9 @@ MASKED = ("/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/pro
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _NOTHING: dict[str, Any] = {
-    "ContainerIDFile": "", "Cgroup": "", "Links": None, "Isolation": "",
+    "ContainerIDFile": "", "Cgroup": "", "Links": [], "Isolation": "",
     "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [], "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceRequests": None,
+    "BlkioDeviceWriteIOps": [], "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "DeviceRequests": [],
     "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
 }
 """What clients expect to be there, and nothing here has."""
@@ -27,30 +27,30 @@ def host_config_json(host: HostConfig, runtime: str, cgroupns: str) -> dict[str,
     """`runtime` and `cgroupns`: what a container has that asks for none."""
     shown: dict[str, Any] = {
         **_NOTHING,
-        "Binds": list(host.binds) or None,
+        "Binds": list(host.binds),
         "LogConfig": {"Type": host.log.driver or "json-file", "Config": host.log.options},
         "NetworkMode": "bridge" if host.network_mode == "default" else host.network_mode,
         "PortBindings": _port_bindings(host),
         "RestartPolicy": {"Name": host.restart.name, "MaximumRetryCount": host.restart.max_retries},
         "AutoRemove": host.auto_remove,
-        "VolumesFrom": list(host.volumes_from) or None,
+        "VolumesFrom": list(host.volumes_from),
         "VolumeDriver": host.volume_driver,
         "ConsoleSize": list(host.console_size),
-        "CapAdd": list(host.cap_add) or None,
-        "CapDrop": list(host.cap_drop) or None,
+        "CapAdd": list(host.cap_add),
+        "CapDrop": list(host.cap_drop),
         "CgroupnsMode": host.cgroupns_mode or cgroupns,
         "Dns": list(host.dns),
         "DnsOptions": list(host.dns_options),
         "DnsSearch": list(host.dns_search),
-        "ExtraHosts": list(host.extra_hosts) or None,
-        "GroupAdd": list(host.group_add) or None,
+        "ExtraHosts": list(host.extra_hosts),
+        "GroupAdd": list(host.group_add),
         "IpcMode": host.ipc_mode or "private",
         "OomScoreAdj": host.oom_score_adj,
         "PidMode": host.pid_mode,
         "Privileged": host.privileged,
         "PublishAllPorts": host.publish_all,
         "ReadonlyRootfs": host.read_only,
-        "SecurityOpt": list(host.security_opt) or None,
+        "SecurityOpt": list(host.security_opt),
         "UTSMode": host.uts_mode,
         "UsernsMode": host.userns_mode,
         "ShmSize": host.shm_size_bytes or DEFAULT_SHM_BYTES,
@@ -59,7 +59,7 @@ def host_config_json(host: HostConfig, runtime: str, cgroupns: str) -> dict[str,
         "Devices": [
             {"PathOnHost": each.path_on_host, "PathInContainer": each.path_in_container,
              "CgroupPermissions": each.permissions} for each in host.devices],
-        "DeviceCgroupRules": list(host.device_cgroup_rules) or None,
+        "DeviceCgroupRules": list(host.device_cgroup_rules),
         "Ulimits": [{"Name": each.name, "Soft": each.soft, "Hard": each.hard} for each in host.ulimits],
         **_limits(host),
         **_paths(host),
@@ -93,7 +93,7 @@ def _limits(host: HostConfig) -> dict[str, Any]:
 
 def _paths(host: HostConfig) -> dict[str, Any]:
     if host.privileged:
-        return {"MaskedPaths": None, "ReadonlyPaths": None}
+        return {"MaskedPaths": [], "ReadonlyPaths": []}
     return {"MaskedPaths": list(MASKED if host.masked_paths is None else host.masked_paths),
             "ReadonlyPaths": list(READ_ONLY if host.readonly_paths is None else host.readonly_paths)}
 

@@ -59,10 +59,7 @@ def _memory(usage: Usage) -> dict[str, Any]:
 def _block(usage: Usage) -> dict[str, Any]:
     recursive = [{"major": each.major, "minor": each.minor, "op": each.operation, "value": each.value}
                  for each in usage.block]
-    nothing: list[Any] | None = None if usage.cgroup_version == 2 else []
-    return {
-        "io_service_bytes_recursive": recursive or None,
-        **dict.fromkeys(("io_serviced_recursive", "io_queue_recursive", "io_service_time_recursive",
-                         "io_wait_time_recursive", "io_merged_recursive", "io_time_recursive", "sectors_recursive"),
-                        nothing),
-    }
+    nothing: dict[str, list[Any]] = {key: [] for key in (
+        "io_serviced_recursive", "io_queue_recursive", "io_service_time_recursive", "io_wait_time_recursive",
+        "io_merged_recursive", "io_time_recursive", "sectors_recursive")}
+    return {"io_service_bytes_recursive": recursive, **nothing}

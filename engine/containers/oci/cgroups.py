@@ -7,6 +7,7 @@ named by its path below the mounts, "<parent>/<container id>".
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -20,6 +21,8 @@ from shoal.engine.containers.oci.resources import cpu_quota, swap_beside_memory,
 REMOVE_TIMEOUT_S = 2.0
 FREEZE_TIMEOUT_S = 2.0
 _STEP_S = 0.002
+_STEPS_BEFORE_THAW = 20
+"""With cgroup v1 a program in execve waits for its other threads, which are frozen already: let them go on a little."""
 _MOVES = 10
 
 
@@ -85,11 +88,16 @@ class Cgroups:
         deadline = time.monotonic() + FREEZE_TIMEOUT_S
         try:
             self._write_freeze(group, frozen)
-            while frozen and not self._is_frozen(group):
+            for step in itertools.count(1):
+                if not frozen or self._is_frozen(group):
+                    return
                 if time.monotonic() > deadline:
                     self._write_freeze(group, False)
                     raise ShoalError(f"cannot freeze cgroup {group}: something in it did not stand still in time")
                 time.sleep(_STEP_S)
+                if self.version == 1 and step % _STEPS_BEFORE_THAW == 0:
+                    self._write_freeze(group, False)
+                    time.sleep(_STEP_S)
                 if self.version == 1:
                     self._write_freeze(group, True)  # what was forked meanwhile is frozen only when asked again
         except OSError as error:

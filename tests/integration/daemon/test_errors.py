@@ -87,7 +87,7 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("DELETE", "/volumes/nothing", None, 404),
     ("POST", "/volumes/create", {"Name": "a/b"}, 400),
     ("POST", "/volumes/create", {"Name": "x", "Driver": "magic"}, 404),
-    ("POST", "/volumes/create", {"Name": "x1", "ClusterVolumeSpec": {"Group": "g"}}, 501),
+    ("POST", "/volumes/create", {"Name": "x1", "ClusterVolumeSpec": {"Group": "g"}}, 400),
     ("GET", '/volumes?filters={"dangling":["maybe"]}', None, 400),
     ("GET", "/networks/nothing", None, 404),
     ("POST", "/networks/create", {}, 400),
