@@ -10,6 +10,7 @@ import msgspec
 from shoal.api.errors import Conflict, InvalidArgument
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
 from shoal.engine.containers.launcher import hostname, network_of, write_network_files
+from shoal.engine.containers.links import Links, hosts_lines
 from shoal.engine.containers.nouns import Container
 from shoal.engine.containers.table import Table
 
@@ -19,10 +20,11 @@ DEFAULT_ENDPOINTS = (EndpointRequest(network="bridge"),)
 class Connections:
     """At once where the container has a sandbox, else at its next start. `bundle`: where its network files are."""
 
-    def __init__(self, table: Table, networking: Networking, bundle: Callable[[str], Path]) -> None:
+    def __init__(self, table: Table, networking: Networking, bundle: Callable[[str], Path], links: Links) -> None:
         self._table = table
         self._networking = networking
         self._bundle = bundle
+        self._links = links
 
     async def connect(self, container: Container, endpoint: EndpointRequest) -> None:
         mode, endpoints = network_of(container)
@@ -53,4 +55,5 @@ class Connections:
     def _show(self, container: Container, sandbox: Sandbox) -> None:
         """Let the container see its new names and resolvers."""
         if container.state.running:
-            write_network_files(self._bundle(container.id), sandbox, hostname(container))
+            write_network_files(self._bundle(container.id), sandbox, hostname(container),
+                                hosts_lines(self._links.known(container)))

@@ -18,7 +18,7 @@ import msgspec
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
-from shoal.engine.containers import merge
+from shoal.engine.containers import links, merge
 from shoal.engine.containers.connections import Connections
 from shoal.engine.containers.events import Events
 from shoal.engine.containers.execs import Execs
@@ -123,12 +123,13 @@ class Engine:
         self._launcher = Launcher(
             monitors=monitors, cgroups=self._cgroups, driver=self._driver, rootfs=self._rootfs,
             networking=self._networking, mounts=self.mounts, table=self._table)
-        self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit)
+        self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit,
+                            lambda one: links.environment(self._launcher.links.known(one), one.name))
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
         self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
-                          started=self._prober.start, ended=self._has_ended, remove=self._remove_with_volumes)
+                          started=self._has_started, ended=self._has_ended, remove=self._remove_with_volumes)
         self._removal = Removal(self._table, self._launcher, self._life, self._waits, self.volumes, self._emit)
-        self._connections = Connections(self._table, self._networking, monitors.bundle)
+        self._connections = Connections(self._table, self._networking, monitors.bundle, self._launcher.links)
         await self._recover()
         await asyncio.to_thread(self._sweep)
         self._rotation.start()
@@ -213,7 +214,7 @@ class Engine:
         """
         image = self._images.resolve(config.image)
         merged = merge.merge(config, image.config)
-        warnings = merge.check(merged, host, cpus=_CPUS)
+        warnings = merge.check(merged, host, cpus=_CPUS, real_time=self._cgroups.has_real_time)
         self._driver.check(host.cgroup_parent)
         container_id = new_container_id()
         name = self._table.reserve(name, container_id)
@@ -246,12 +247,12 @@ class Engine:
 
     def _with_ids(self, host: HostConfig) -> HostConfig:
         """The containers that the modes name by their ids: names may change. Raises NotFound, InvalidArgument."""
-        changes = {}
+        changes: dict[str, Any] = {}
         for field in ("network_mode", "ipc_mode", "pid_mode"):
             kind, separator, ref = getattr(host, field).partition(":")
             if separator and kind == "container":
                 changes[field] = f"container:{self._table.find(ref).id}"
-        return msgspec.structs.replace(host, **changes)
+        return msgspec.structs.replace(host, **changes, links=self._launcher.links.settled(host))
 
     async def start(self, ref: str) -> None:
         """Start it. No error where it runs. Raises InvalidArgument where its program cannot be run (400), Conflict."""
@@ -304,6 +305,10 @@ class Engine:
         if container.state.status is Status.REMOVING:
             raise Conflict(f"removal of container {ref} is already in progress")
         await self._finish(self._removal.remove(container.id, force=force, volumes=volumes))
+
+    def remove_link(self, ref: str, alias: str) -> None:
+        """Take a link from the container that has it. Raises NotFound."""
+        self._launcher.links.remove(ref, alias)
 
     async def _remove_with_volumes(self, container_id: str) -> None:
         await self._removal.remove(container_id, force=True, volumes=True)
@@ -464,6 +469,10 @@ class Engine:
             return self._images.resolve(image_id).config.shell
         except ShoalError:
             return ()
+
+    def _has_started(self, container: Container) -> None:
+        self._prober.start(container)
+        self._launcher.links.has_started(container)
 
     def _has_ended(self, container: Container) -> None:
         self._prober.stop(container)

@@ -53,13 +53,15 @@ class _Session:
 
 
 class Execs:
-    """See the module. `find` gives a container as it is now."""
+    """See the module. `find` gives a container as it is now, `link_env` the variables of its links."""
 
-    def __init__(self, root: Path, runtime: Runtime, find: Callable[[str], Container], emit: Emit) -> None:
+    def __init__(self, root: Path, runtime: Runtime, find: Callable[[str], Container], emit: Emit,
+                 link_env: Callable[[Container], list[str]]) -> None:
         self._root = root
         self._runtime = runtime
         self._find = find
         self._emit = emit
+        self._link_env = link_env
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         shutil.rmtree(root, ignore_errors=True)
@@ -166,7 +168,8 @@ class Execs:
                                       held=host.held_capabilities())
         env = spec.environment(
             msgspec.structs.replace(container.config, tty=config.tty,
-                                    env=(*container.config.env, *config.env)), hostname(container))
+                                    env=(*container.config.env, *config.env)),
+            hostname(container), self._link_env(container))
         made = spec.process(
             argv=config.command, env=env, cwd=config.working_dir or container.config.working_dir or "/", user=user,
             tty=config.tty, capabilities=held,

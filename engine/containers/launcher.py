@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,9 @@ import msgspec
 
 from shoal.api.errors import Conflict, InvalidArgument, ShoalError
 from shoal.api.sandbox import EndpointRequest, Networking, PublishedPort, Sandbox, SandboxRequest
+from shoal.engine.containers import links
 from shoal.engine.containers.files import write_bytes
+from shoal.engine.containers.links import Links
 from shoal.engine.containers.logs import reader
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container, Limits
@@ -52,6 +54,7 @@ class Launcher:
         self._networking = networking
         self._mounts = mounts
         self._table = table
+        self.links = Links(table, networking, hostname, monitors.bundle)
         self._slots = asyncio.Semaphore(CONCURRENT_STARTS)
 
     def group(self, container: Container) -> str:
@@ -88,13 +91,13 @@ class Launcher:
             raise
 
     async def _launch(self, container: Container) -> Monitor:
-        joined = self._joined(container)
+        joined, linked = self._joined(container), self.links.of(container)
         # first of all, and the last to go: where there is a bundle, there may be something to clear away
         self.monitors.bundle(container.id).mkdir(mode=0o711, exist_ok=True)
         request = self._network_request(container)
         root, sandbox = await _both(self._root(container), self._networking.up(request))
         sources = await self._open(container) if container.mounts else {}
-        launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined, sources)
+        launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined, sources, linked)
         config = container.config
         none = container.host.log.driver == "none"
         async with self._slots:
@@ -146,7 +149,7 @@ class Launcher:
         return sources
 
     def _prepare(self, container: Container, root: Path, sandbox: Sandbox, joined: dict[str, str],
-                 sources: dict[str, str]) -> spec.Launch:
+                 sources: dict[str, str], linked: Sequence[links.Link]) -> spec.Launch:
         """What blocks: users, binds, devices, and the files that are bound in."""
         asked = container.host
         bundle = self.monitors.bundle(container.id)
@@ -169,7 +172,8 @@ class Launcher:
             no_new_privileges=security.no_new_privileges,
             unmasked=security.unmasked,
             mounts=self._mounts.ready(container.mounts, sources),
-            files=write_network_files(bundle, sandbox, hostname(container)),
+            files=write_network_files(bundle, sandbox, hostname(container), links.hosts_lines(linked)),
+            link_env=links.environment(linked, container.name),
             joined=joined,
             shm_source=self._shm(container, bundle),
             devices=host.devices(asked.devices, all_of_host=asked.privileged) if asked.devices or asked.privileged
@@ -256,10 +260,11 @@ def hostname(container: Container) -> str:
     return container.id[:_SHORT_ID]
 
 
-def write_network_files(bundle: Path, sandbox: Sandbox, name: str) -> dict[str, str]:
+def write_network_files(bundle: Path, sandbox: Sandbox, name: str, more_hosts: str = "") -> dict[str, str]:
     """The files that are bound into the container; what is bound in already is written in place."""
     made = {}
-    for target, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf), ("hostname", name + "\n")):
+    for target, content in (("hosts", sandbox.hosts + more_hosts), ("resolv.conf", sandbox.resolv_conf),
+                            ("hostname", name + "\n")):
         if content:
             place = bundle / target
             if place.exists():

@@ -79,8 +79,12 @@ def parse_signal(text: str) -> int:
     return number
 
 
-def check(config: ContainerConfig, host: HostConfig, *, cpus: int) -> list[str]:
-    """Warnings. Raises InvalidArgument."""
+def check(config: ContainerConfig, host: HostConfig, *, cpus: int, real_time: bool = True) -> list[str]:
+    """Warnings. `real_time`: whether this host's cgroups share real-time out. Raises InvalidArgument."""
+    if (host.limits.cpu_rt_period_us or host.limits.cpu_rt_runtime_us) and not real_time:
+        raise InvalidArgument("Your kernel does not support CPU real-time scheduler")
+    if host.limits.cpu_rt_period_us and host.limits.cpu_rt_runtime_us > host.limits.cpu_rt_period_us:
+        raise InvalidArgument("cpu real-time runtime cannot be higher than cpu real-time period")
     if config.stop_signal:
         parse_signal(config.stop_signal)
     if len(config.hostname) > 63:

@@ -95,6 +95,8 @@ class Limits(Noun, frozen=True, kw_only=True, omit_defaults=True):
     cpuset_mems: str = ""
     pids: int = 0
     blkio_weight: int = 0
+    cpu_rt_period_us: int = 0
+    cpu_rt_runtime_us: int = 0
 
 
 class Ulimit(Noun, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,8 +157,9 @@ class HostConfig(Noun, frozen=True, kw_only=True, omit_defaults=True):
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     console_size: tuple[int, int] = (0, 0)  # height, width
-    binds: tuple[str, ...] = ()  # kept for inspect, as are the next two
-    links: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()  # on the default network: "container:alias"
+    isolation: str = ""  # kept for inspect, as are the next two
+    binds: tuple[str, ...] = ()
     annotations: dict[str, str] = {}
 
 

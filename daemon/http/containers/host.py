@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 
-from shoal.api.errors import InvalidArgument, NotImplementedHere
+from msgspec.structs import replace
+
+from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.containers.config import words
 from shoal.daemon.http.containers.limits import limits, restart_policy, ulimit
 from shoal.daemon.http.containers.mounts import mounts
-from shoal.daemon.http.containers.networking import checked_mac, endpoints, network_mode, published
+from shoal.daemon.http.containers.networking import checked_mac, endpoints, linked, network_mode, published
 from shoal.daemon.http.containers.wire import CreateWire, DeviceWire, HostWire
 from shoal.engine.containers.nouns import Device, HostConfig, LogConfig
 
@@ -23,10 +25,12 @@ def host_config(wire: CreateWire) -> HostConfig:
     host = wire.host_config
     mode = network_mode(host, disabled=wire.network_disabled)
     _check(wire, host, mode)
+    places = endpoints(mode, wire.networking_config, checked_mac(wire.mac_address))
+    places, links = linked(mode, places, host.links)
     return HostConfig(
         auto_remove=host.auto_remove,
         network_mode=mode,
-        endpoints=endpoints(mode, wire.networking_config, checked_mac(wire.mac_address)),
+        endpoints=places,
         ports=published(host.port_bindings),
         publish_all=host.publish_all_ports,
         restart=restart_policy(host.restart_policy),
@@ -39,7 +43,8 @@ def host_config(wire: CreateWire) -> HostConfig:
         security_opt=host.security_opt,
         read_only=host.readonly_rootfs,
         init=host.init,
-        limits=limits(host),
+        limits=replace(limits(host), cpu_rt_period_us=host.cpu_realtime_period,
+                       cpu_rt_runtime_us=host.cpu_realtime_runtime),
         dns=host.dns,
         dns_options=host.dns_options,
         dns_search=host.dns_search,
@@ -62,15 +67,18 @@ def host_config(wire: CreateWire) -> HostConfig:
         masked_paths=host.masked_paths,
         readonly_paths=host.readonly_paths,
         console_size=host.console_size,
+        links=links,
+        isolation=host.isolation,
         binds=host.binds,
         annotations=host.annotations,
     )
 
 
 def _check(wire: CreateWire, host: HostWire, mode: str) -> None:
-    if host.links:
-        raise NotImplementedHere("HostConfig.Links is not supported: put both containers on a network of your own, "
-                                 "where they find each other by name")
+    if host.links and (mode == "host" or mode.startswith("container:")):
+        kind = "host" if mode == "host" else "container"
+        raise InvalidArgument(f"conflicting options: {kind} type networking can't be used with links. This would "
+                              "result in undefined behavior")
     if host.isolation not in ("", "default"):
         raise InvalidArgument(f"invalid isolation '{host.isolation}' on linux")
     if any(not 0 <= each <= 65535 for each in host.console_size):

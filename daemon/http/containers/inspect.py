@@ -27,6 +27,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     cgroupns: str  # the mode of who asks for none
     log_path: str = ""
     exec_ids: Sequence[str] = ()
+    links: Sequence[str] = ()  # "/container:/this one/alias"
 
 
 def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(around.exec_ids) or None,
-        "HostConfig": host_config_json(container.host, around.runtime, around.cgroupns),
+        "HostConfig": {**host_config_json(container.host, around.runtime, around.cgroupns),
+                       "Links": list(around.links) or None},
         "GraphDriver": {"Name": around.driver, "Data": {}},
         "Mounts": [mount_json(each) for each in container.mounts],
         "Config": config_json(container),

@@ -160,11 +160,20 @@ _MAKERS: dict[str, Callable[[Sequence[str], Lookups], Match]] = {
 # --- how ---
 
 
-def summary(container: Container, lookups: Lookups, now_ns: int) -> dict[str, Any]:
+def links_to(containers: Iterable[Container]) -> dict[str, list[str]]:
+    """By container: what others that link to it call it, "/other/alias"."""
+    found: dict[str, list[str]] = {}
+    for container in containers:
+        for child_id, _, alias in (link.partition(":") for link in container.host.links):
+            found.setdefault(child_id, []).append(f"/{container.name}/{alias}")
+    return found
+
+
+def summary(container: Container, lookups: Lookups, now_ns: int, aliases: Iterable[str] = ()) -> dict[str, Any]:
     sandbox = lookups.sandbox(container.id)
     return {
         "Id": container.id,
-        "Names": [f"/{container.name}"],
+        "Names": [f"/{container.name}", *aliases],
         "Image": image_name(container, lookups.image_id),
         "ImageID": container.image_id,
         "Command": command(container.argv),

@@ -149,6 +149,21 @@ def checked_link(text: str) -> tuple[str, str]:
     return name.removeprefix("/"), alias.rpartition("/")[2] if name.startswith("/") else alias
 
 
+def linked(
+    mode: str, places: tuple[EndpointRequest, ...], links: tuple[str, ...],
+) -> tuple[tuple[EndpointRequest, ...], tuple[str, ...]]:
+    """The places, and the links of the default network ("container:alias").
+
+    On a network of the user's, links are names that it answers. Raises InvalidArgument.
+    """
+    wanted = tuple("{}:{}".format(*checked_link(link)) for link in links)
+    if _plain(mode) in ("bridge", "none") or not wanted:
+        return places, wanted
+    first = places[0] if places else EndpointRequest(network=mode)
+    joined = tuple(dict.fromkeys("{}:{}".format(*checked_link(link)) for link in (*first.links, *wanted)))
+    return (msgspec.structs.replace(first, links=joined), *places[1:]), ()
+
+
 def checked_mac(text: str) -> str:
     if text and not _MAC.fullmatch(text):
         raise InvalidArgument(f"invalid MAC address: {text}")

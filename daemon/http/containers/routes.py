@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from shoal.daemon.http.containers.config import container_config
 from shoal.daemon.http.containers.host import host_config
 from shoal.daemon.http.containers.inspect import Surroundings, inspect_json
 from shoal.daemon.http.containers.limits import limits, restart_policy
-from shoal.daemon.http.containers.listing import FILTERS, Lookups, select, summary
+from shoal.daemon.http.containers.listing import FILTERS, Lookups, links_to, select, summary
 from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWire
 from shoal.daemon.http.images import provides
 from shoal.daemon.http.info import unified_cgroups
@@ -48,7 +48,7 @@ class ContainerRoutes:
         router.add_get("/containers/{id}/top", self.top, allow_head=False)
         for action in ("start", "stop", "restart", "kill", "pause", "unpause", "rename", "resize", "update"):
             router.add_post(f"/containers/{{id}}/{action}", getattr(self, action))
-        router.add_delete("/containers/{id}", self.remove)
+        router.add_delete("/containers/{id:.+}", self.remove)  # of a link: parent/alias
 
     # --- reading ---
 
@@ -56,7 +56,8 @@ class ContainerRoutes:
         found = select(self._engine.all(), filters(request, FILTERS), self._lookups,
                        everything=flag(request, "all"), limit=number(request, "limit") or 0)
         now = time.time_ns()
-        shown = [summary(each, self._lookups, now) for each in found]
+        aliases = links_to(self._engine.all())
+        shown = [summary(each, self._lookups, now, aliases.get(each.id, ())) for each in found]
         if flag(request, "size"):
             for container, row in zip(found, shown, strict=True):
                 with suppress(NotFound):  # removed meanwhile
@@ -69,10 +70,18 @@ class ContainerRoutes:
             sandbox=self._engine.sandbox(container.id), network_of=self._lookups.network_of,
             runtime=self._engine.runtime[0], driver=self._driver,
             cgroupns="private" if unified_cgroups() else "host", log_path=str(self._engine.log_path(container.id)),
-            exec_ids=[each.id for each in self._engine.execs(container.id)]))
+            exec_ids=[each.id for each in self._engine.execs(container.id)], links=self._links(container)))
         if flag(request, "size"):
             shown |= await self._sizes(container)
         return reply(shown)
+
+    def _links(self, container: Container) -> Sequence[str]:
+        """As Docker shows them; without those to containers that are no more."""
+        found = []
+        for child_id, _, alias in (link.partition(":") for link in container.host.links):
+            with suppress(NotFound):
+                found.append(f"/{self._engine.get(child_id).name}:/{container.name}/{alias}")
+        return found
 
     async def _sizes(self, container: Container) -> dict[str, int]:
         written = await self._engine.written_bytes(container.id)
@@ -124,7 +133,9 @@ class ContainerRoutes:
 
     async def remove(self, request: web.Request) -> web.Response:
         if flag(request, "link"):
-            raise NotImplementedHere("link=true: this engine has no links between containers")
+            parent, _, alias = request.match_info["id"].removeprefix("/").rpartition("/")
+            self._engine.remove_link(parent, alias)
+            return empty()
         await self._engine.remove(request.match_info["id"], force=flag(request, "force"), volumes=flag(request, "v"))
         return empty()
 

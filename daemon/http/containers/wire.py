@@ -16,7 +16,7 @@ UNSUPPORTED = {
     for name in (
         "HostConfig.BlkioWeightDevice", "HostConfig.BlkioDeviceReadBps", "HostConfig.BlkioDeviceReadIOps",
         "HostConfig.BlkioDeviceWriteBps", "HostConfig.BlkioDeviceWriteIOps", "HostConfig.CpuCount",
-        "HostConfig.CpuPercent", "HostConfig.CpuRealtimePeriod", "HostConfig.CpuRealtimeRuntime",
+        "HostConfig.CpuPercent",
         "HostConfig.DeviceRequests", "HostConfig.IOMaximumBandwidth", "HostConfig.IOMaximumIOps",
         "HostConfig.KernelMemory", "HostConfig.KernelMemoryTCP", "HostConfig.StorageOpt",
     )
@@ -144,6 +144,8 @@ class HostWire(LimitsWire, frozen=True):
     group_add: tuple[str, ...] = ()
     ipc_mode: str = ""
     links: tuple[str, ...] = ()
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
     oom_score_adj: int = 0
     pid_mode: str = ""
     privileged: bool = False

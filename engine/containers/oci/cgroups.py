@@ -66,6 +66,11 @@ class Cgroups:
 
     # --- reading ---
 
+    @property
+    def has_real_time(self) -> bool:
+        """Whether the kernel shares real-time out among groups."""
+        return self.version == 1 and (self.folder("/", "cpu") / "cpu.rt_runtime_us").exists()
+
     def pids(self, group: str) -> list[int]:
         """The processes in the group and in the groups below it."""
         found: set[int] = set()

@@ -64,6 +64,10 @@ def oci_resources(limits: Limits, *, counts_swap: bool, cgroup_version: int = 1)
         cpu["quota"] = quota
     if period:
         cpu["period"] = period
+    if limits.cpu_rt_period_us:
+        cpu["realtimePeriod"] = limits.cpu_rt_period_us
+    if limits.cpu_rt_runtime_us:
+        cpu["realtimeRuntime"] = limits.cpu_rt_runtime_us
     if limits.cpuset_cpus:
         cpu["cpus"] = limits.cpuset_cpus
     if limits.cpuset_mems:

@@ -53,6 +53,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     no_new_privileges: bool = False
     unmasked: bool = False
     mounts: Sequence[Mapping[str, Any]] = ()  # of the user, outer before inner
+    link_env: Sequence[str] = ()  # of links to other containers
     files: Mapping[str, str] = {}  # target → the file on the host that is bound there
     joined: Mapping[str, str] = {}  # namespace ("ipc", "pid") → path of another container's
     shm_source: str = ""  # a folder that is bound to /dev/shm; "": a tmpfs of its own
@@ -81,9 +82,10 @@ def security(options: Iterable[str]) -> Security:
     return Security(no_new_privileges, seccomp, unmasked)
 
 
-def environment(config: ContainerConfig, hostname: str) -> list[str]:
-    """PATH, HOSTNAME and TERM as Docker sets them, then what is configured, which wins."""
-    given = {name: value for name, separator, value in (entry.partition("=") for entry in config.env) if separator}
+def environment(config: ContainerConfig, hostname: str, link_env: Sequence[str] = ()) -> list[str]:
+    """PATH, HOSTNAME and TERM as Docker sets them, those of links, then what is configured, which wins."""
+    entries = (entry.partition("=") for entry in (*link_env, *config.env))
+    given = {name: value for name, separator, value in entries if separator}
     values = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     if config.tty:
         values["TERM"] = "xterm"
@@ -138,8 +140,8 @@ def _process(launch: Launch) -> dict[str, Any]:
     if launch.init_path:
         argv = (INIT_IN_CONTAINER, "--", *argv)
     made = process(
-        argv=argv, env=environment(config, launch.hostname), cwd=config.working_dir or "/", user=launch.user,
-        tty=config.tty, capabilities=launch.capabilities, no_new_privileges=launch.no_new_privileges,
+        argv=argv, env=environment(config, launch.hostname, launch.link_env), cwd=config.working_dir or "/",
+        user=launch.user, tty=config.tty, capabilities=launch.capabilities, no_new_privileges=launch.no_new_privileges,
         console_size=host.console_size)
     if launch.rlimits:
         made["rlimits"] = list(launch.rlimits)

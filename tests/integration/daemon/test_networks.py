@@ -136,3 +136,105 @@ def test_two_of_one_name(host: Machine) -> None:
 def test_a_network_that_is_not_there(host: Machine) -> None:
     assert "nothing" in host.docker("run", "--rm", "--network", "nothing", "busybox", "true", code=125)
     assert host.docker("ps", "--all", "--quiet") == ""
+
+
+def test_links_on_the_default_network(host: Machine) -> None:
+    host.docker("run", "-d", "--name", "db", "--expose", "80", "-e", "KEY=1", "busybox", "sleep", "1000")
+    host.docker("run", "-d", "--name", "web", "--link", "db:store", "busybox", "sleep", "1000")
+    assert host.docker("exec", "web", "ping", "-c", "1", "-W", "2", "store")
+    variables = host.docker("exec", "web", "env").splitlines()
+    assert {"STORE_NAME=/web/store", "STORE_ENV_KEY=1", "STORE_PORT_80_TCP_PORT=80"} <= set(variables)
+    assert host.inspect("web")["HostConfig"]["Links"] == ["/db:/web/store"]
+    host.docker("stop", "-t", "0", "db")
+    host.docker("run", "-d", "--name", "other", "busybox", "sleep", "1000")  # takes the address
+    host.docker("start", "db")
+    address = host.inspect("db")["NetworkSettings"]["IPAddress"]
+    assert f"{address}\tstore" in host.docker("exec", "web", "cat", "/etc/hosts")
+    listed = host.call("GET", "/containers/json")[1]
+    assert ["/db", "/web/store"] in [each["Names"] for each in listed]
+    host.docker("rm", "--link", "web/store")
+    assert host.inspect("web")["HostConfig"]["Links"] is None
+    assert "no such link" in host.docker("rm", "--link", "web/store", code=1)
+
+
+def test_links_that_cannot_be(host: Machine) -> None:
+    assert "nobody" in host.docker("run", "--link", "nobody", "busybox", "true", code=125)
+    host.docker("create", "--name", "idle", "busybox", "true")
+    assert "non running" in host.docker("run", "--link", "idle", "busybox", "true", code=125)
+    assert "host type" in host.docker("run", "--network", "host", "--link", "idle", "busybox", "true", code=125)
+
+
+def test_links_on_a_network_of_ones_own(host: Machine) -> None:
+    host.docker("network", "create", "app")
+    host.docker("run", "-d", "--name", "db", "--network", "app", "busybox", "sleep", "1000")
+    host.docker("run", "-d", "--name", "web", "--network", "app", "--link", "db:store", "busybox", "sleep", "1000")
+    assert host.docker("exec", "web", "ping", "-c", "1", "-W", "2", "store")
+    assert host.docker_run("exec", "db", "ping", "-c", "1", "-W", "2", "store").returncode  # web's word alone
+    host.docker("network", "create", "other")
+    host.docker("network", "connect", "other", "db")
+    host.docker("network", "connect", "--link", "db:second", "--alias", "known", "other", "web")
+    assert host.docker("exec", "web", "ping", "-c", "1", "-W", "2", "second")
+    assert host.docker("exec", "db", "ping", "-c", "1", "-W", "2", "known")
+
+
+def test_what_an_endpoint_asks_for(host: Machine) -> None:
+    host.docker("network", "create", "app")
+    host.docker("network", "create", "-o", "com.docker.network.container_iface_prefix=lan", "aaa")
+    options = ("name=app", "driver-opt=com.docker.network.endpoint.ifname=front0",
+               "driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1",
+               "mac-address=02:42:00:00:00:09", "gw-priority=1")
+    host.docker("run", "-d", "--name", "box", "--network", ",".join(options), "--network", "aaa",
+                "busybox", "sleep", "1000")
+    links = host.docker("exec", "box", "ls", "/sys/class/net").split()
+    assert sorted(links) == ["front0", "lan0", "lo"]
+    assert host.docker("exec", "box", "cat", "/proc/sys/net/ipv4/conf/front0/log_martians") == "1"
+    assert host.docker("exec", "box", "cat", "/sys/class/net/front0/address") == "02:42:00:00:00:09"
+    assert "dev front0" in host.docker("exec", "box", "ip", "route", "show", "default")
+    shown = host.inspect("box")["NetworkSettings"]["Networks"]["app"]
+    assert (shown["GwPriority"], shown["MacAddress"]) == (1, "02:42:00:00:00:09")
+    host.docker("network", "disconnect", "app", "box")
+    assert "dev lan0" in host.docker("exec", "box", "ip", "route", "show", "default")
+
+
+def test_ranges_of_ports_and_where_they_are_bound(host: Machine) -> None:
+    host.docker("run", "-d", "--name", "one", "-p", "127.0.0.1:7000-7001:80", "-p", "7100:80", "-p", "7101:80",
+                "busybox", "sh", "-c", SERVE)
+    host.docker("run", "-d", "--name", "two", "-p", "127.0.0.1:7000-7001:80", "busybox", "sh", "-c", SERVE)
+    assert "all ports are allocated" in host.docker(
+        "run", "-d", "-p", "127.0.0.1:7000-7001:80", "busybox", "true", code=125)
+    for port in (7000, 7001, 7100, 7101):
+        until(lambda port=port: said_at(host, port) == b"hello\n", f"port {port}")
+    host.docker("network", "create", "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "inner")
+    host.docker("run", "-d", "--name", "three", "--network", "inner", "-p", "7200:80", "busybox", "sh", "-c", SERVE)
+    assert host.docker("port", "three") == "80/tcp -> 127.0.0.1:7200"
+
+
+def test_published_ports_follow_the_way_out(host: Machine) -> None:
+    host.docker("network", "create", "zzz")
+    host.docker("network", "create", "aaa")
+    host.docker("run", "-d", "--name", "web", "--network", "zzz", "-p", "7300:80", "busybox", "sh", "-c", SERVE)
+    until(lambda: said_at(host, 7300) == b"hello\n", "by the first network")
+    host.docker("network", "connect", "aaa", "web")  # now this one leads outside
+    host.docker("network", "disconnect", "zzz", "web")
+    until(lambda: said_at(host, 7300) == b"hello\n", "by the second network")
+
+
+def test_ipv6_and_reserved_addresses(host: Machine) -> None:
+    host.docker("network", "create", "--ipv6", "--subnet", "10.91.0.0/24", "--subnet", "fd91::/64",
+                "--aux-address", "router=10.91.0.2", "--aux-address", "six=fd91::2", "app")
+    config = json.loads(host.docker("network", "inspect", "app"))[0]["IPAM"]["Config"]
+    assert config == [
+        {"Subnet": "10.91.0.0/24", "Gateway": "10.91.0.1", "AuxiliaryAddresses": {"router": "10.91.0.2"}},
+        {"Subnet": "fd91::/64", "Gateway": "fd91::1", "AuxiliaryAddresses": {"six": "fd91::2"}}]
+    host.docker("run", "-d", "--name", "box", "--network", "app", "busybox", "sleep", "1000")
+    end = host.inspect("box")["NetworkSettings"]["Networks"]["app"]
+    assert (end["IPAddress"], end["GlobalIPv6Address"], end["IPv6Gateway"]) == ("10.91.0.3", "fd91::3", "fd91::1")
+    assert host.docker("run", "--rm", "--network", "app", "busybox", "ping", "-6", "-c", "1", "-W", "2", "box")
+
+
+def test_macvlan(host: Machine) -> None:
+    host.docker("network", "create", "-d", "macvlan", "--subnet", "10.92.0.0/24", "lan")
+    host.docker("run", "-d", "--name", "box", "--network", "lan", "busybox", "sleep", "1000")
+    host.docker("run", "--rm", "--network", "lan", "busybox", "ping", "-c", "1", "-W", "2", "box")
+    shown = json.loads(host.docker("network", "inspect", "lan"))[0]
+    assert (shown["Driver"], shown["IPAM"]["Config"]) == ("macvlan", [{"Subnet": "10.92.0.0/24"}])
