@@ -21,6 +21,7 @@ check: setup
 	$(RUN)/lint-imports
 
 test: setup
+	sh setup/tests.sh
 	$(RUN)/pytest
 
 test-unit: setup

@@ -58,11 +58,16 @@ class PluginDriver:
     async def remove(self, name: str) -> None:
         await self._call("Remove", {"Name": name})
 
-    async def get(self, name: str, *, probe: bool = False) -> Told | None:
-        """What it refuses to tell of is not there: the protocol has no other way to say so."""
+    async def get(self, name: str, *, probe: bool = False, known: bool = False) -> Told | None:
+        """What it refuses to tell of is not there: the protocol has no other way to say so.
+
+        `known`: it was there. Then its list has to agree, for a plugin that has lost its own servers refuses too.
+        """
         try:
             answer = await self._call("Get", {"Name": name}, probe=probe, brief=True)
         except PluginRefused:
+            if known and name in {told.name for told in await self.list()}:
+                raise
             return None
         told = answer.get("Volume")
         return _told(told) if isinstance(told, dict) and told.get("Name") else None

@@ -106,7 +106,7 @@ class Volumes:
             return record
         try:
             driver = await self.drivers.plugin(record.driver)
-            told = await driver.get(name)
+            told = await driver.get(name, known=True)
         except ShoalError as error:
             raise ShoalError(f"get {name}: {error}") from error
         if told is None:
@@ -195,7 +195,7 @@ class Volumes:
             await self._driver("create", name, driver)
         if known.driver != LOCAL:
             try:
-                told = await (await self.drivers.plugin(known.driver)).get(name)
+                told = await (await self.drivers.plugin(known.driver)).get(name, known=True)
             except ShoalError as error:
                 raise Conflict(f"create {name}: found reference to volume '{name}' in driver '{known.driver}', but got "
                                f"an error while checking the driver: {error}: volume name must be unique") from error

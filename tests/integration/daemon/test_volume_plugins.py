@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,49 +13,22 @@ from typing import Any
 
 import pytest
 
-from shoal.lab.processes import entering
 from tests.integration.daemon import volumeplugin
 from tests.integration.daemon.host import Machine, until
+from tests.integration.daemon.pluginmachine import TIMEOUT_S, PluginMachine
 
-TIMEOUT_S = 3.0
 
-
-class PluginMachine(Machine):
+class Host(PluginMachine):
     """With a plugin called `box` on it."""
-
-    plugin: subprocess.Popen[bytes] | None = None
-
-    def _config(self) -> Path:
-        path = self.root / "shoald.json"
-        path.write_text(json.dumps({"plugin-folders": [str(self.plugins)], "plugin-timeout-s": TIMEOUT_S}))
-        return path
-
-    @property
-    def plugins(self) -> Path:
-        return self.root / "plugins"
 
     @property
     def box(self) -> Path:
         return self.root / "box"
 
-    def plug(self) -> None:
-        """Start the plugin."""
-        self.plugins.mkdir(exist_ok=True)
+    def start_box(self) -> None:
         self.box.mkdir(exist_ok=True)
-        socket = self.plugins / "box.sock"
-        socket.unlink(missing_ok=True)
-        self.plugin = subprocess.Popen(
-            [*entering(self.init_pid), sys.executable, str(Path(volumeplugin.__file__)), str(self.box), str(socket)],
-            stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
-        until(socket.exists, "the plugin serves")
-
-    def unplug(self) -> None:
-        if self.plugin is not None:
-            for pid in Path(f"/proc/{self.plugin.pid}/task/{self.plugin.pid}/children").read_text().split():
-                subprocess.run(["kill", "-9", pid], check=False)
-            self.plugin.kill()
-            self.plugin.wait()
-            self.plugin = None
+        self.plug("box", sys.executable, str(Path(volumeplugin.__file__)), str(self.box),
+                  str(self.plugin_socket("box")))
 
     def faults(self, **faults: str) -> None:
         (self.box / "faults").write_text(json.dumps(faults))
@@ -67,37 +39,36 @@ class PluginMachine(Machine):
 
 
 @pytest.fixture(scope="module")
-def plugged(machine: Machine) -> Iterator[PluginMachine]:
+def plugged(machine: Machine) -> Iterator[Host]:
     """A machine of its own, once the package's has shown that there can be one."""
-    made = PluginMachine(Path(tempfile.mkdtemp(prefix="shoal-plug-")))
+    made = Host(Path(tempfile.mkdtemp(prefix="shoal-plug-")))
     try:
         made.on()
         made.start()
         made.load_image()
         yield made
     finally:
-        made.unplug()
         made.off()
 
 
 @pytest.fixture
-def host(plugged: PluginMachine) -> Iterator[PluginMachine]:
-    plugged.plug()
+def host(plugged: Host) -> Iterator[Host]:
+    plugged.start_box()
     plugged.faults()
     (plugged.box / "calls").write_text("")
     yield plugged
     plugged.faults()
-    if plugged.plugin is None or plugged.plugin.poll() is not None:
-        plugged.plug()
+    if not plugged.plugged("box"):
+        plugged.start_box()
     if containers := plugged.docker("ps", "--all", "--quiet").split():
         plugged.docker("rm", "--force", "--volumes", *containers)
     if volumes := plugged.docker("volume", "ls", "--quiet").split():
         plugged.docker("volume", "rm", "--force", *volumes)
-    plugged.unplug()
+    plugged.unplug("box")
     shutil.rmtree(plugged.box)
 
 
-def test_life_of_a_volume(host: PluginMachine) -> None:
+def test_life_of_a_volume(host: Host) -> None:
     host.docker("volume", "create", "--driver", "box", "--opt", "size=big", "--label", "a=b", "vol")
     assert host.calls("Create") == [{"call": "Create", "Name": "vol", "Opts": {"size": "big"}}]
     shown = json.loads(host.docker("volume", "inspect", "vol"))[0]
@@ -114,7 +85,7 @@ def test_life_of_a_volume(host: PluginMachine) -> None:
     assert "no such volume" in host.docker("volume", "inspect", "vol", code=1)
 
 
-def test_containers_use_it(host: PluginMachine) -> None:
+def test_containers_use_it(host: Host) -> None:
     """Each container is told apart by its id, mounted when it starts and unmounted when it has ended."""
     host.docker("run", "--rm", "--volume", "vol:/x", "--volume-driver", "box", "busybox", "touch", "/x/here")
     assert (host.box / "volumes/vol/here").exists()
@@ -131,21 +102,21 @@ def test_containers_use_it(host: PluginMachine) -> None:
     assert sorted(call["ID"] for call in host.calls("Mount")) == sorted(call["ID"] for call in host.calls("Unmount"))
 
 
-def test_copied_out_of_a_container_that_does_not_run(host: PluginMachine) -> None:
+def test_copied_out_of_a_container_that_does_not_run(host: Host) -> None:
     host.docker("create", "--name", "idle", "--volume", "vol:/x", "--volume-driver", "box", "busybox", "true")
     host.docker("cp", "/etc/hostname", "idle:/x/name")
     assert (host.box / "volumes/vol/name").read_bytes() == Path("/etc/hostname").read_bytes()
     until(lambda: len(host.calls("Mount")) == len(host.calls("Unmount")) > 0, "all is unmounted")
 
 
-def test_filled_from_the_image(host: PluginMachine) -> None:
+def test_filled_from_the_image(host: Host) -> None:
     host.docker("create", "--name", "idle", "--volume", "vol:/etc", "--volume-driver", "box", "busybox", "true")
     assert (host.box / "volumes/vol/passwd").exists()
     host.docker("create", "--volume", "bare:/etc:nocopy", "--volume-driver", "box", "busybox", "true")
     assert list((host.box / "volumes/bare").iterdir()) == []
 
 
-def test_volumes_that_only_the_plugin_knows(host: PluginMachine) -> None:
+def test_volumes_that_only_the_plugin_knows(host: Host) -> None:
     (host.box / "volumes/older").mkdir()
     (host.box / "volumes/older/file").write_text("from before\n")
     assert host.docker("volume", "ls", "--format", "{{.Name}} {{.Driver}}") == "older box"
@@ -153,13 +124,13 @@ def test_volumes_that_only_the_plugin_knows(host: PluginMachine) -> None:
     assert host.docker("run", "--rm", "--volume", "older:/x", "busybox", "cat", "/x/file") == "from before"
 
 
-def test_anonymous_volumes_go_with_their_container(host: PluginMachine) -> None:
+def test_anonymous_volumes_go_with_their_container(host: Host) -> None:
     host.docker("run", "--rm", "--volume", "/x", "--volume-driver", "box", "busybox", "touch", "/x/here")
     until(lambda: host.calls("Remove"), "it is removed")
     assert list((host.box / "volumes").iterdir()) == []
 
 
-def test_what_it_refuses(host: PluginMachine) -> None:
+def test_what_it_refuses(host: Host) -> None:
     assert "create vol: no colours here" in host.docker(
         "volume", "create", "--driver", "box", "--opt", "colour=red", "vol", code=1)
     host.docker("volume", "create", "--driver", "box", "vol")
@@ -171,7 +142,7 @@ def test_what_it_refuses(host: PluginMachine) -> None:
     assert host.docker("volume", "ls", "--quiet") == "vol"
 
 
-def test_hanging_plugin_holds_up_nobody_else(host: PluginMachine) -> None:
+def test_hanging_plugin_holds_up_nobody_else(host: Host) -> None:
     host.docker("volume", "create", "--driver", "box", "vol")
     host.docker("create", "--name", "stuck", "--volume", "vol:/x:nocopy", "busybox", "true")
     host.faults(Mount="hang", Unmount="hang", List="hang")
@@ -201,26 +172,26 @@ def test_answers_that_are_none(host: PluginMachine, fault: str, said: str) -> No
     assert host.docker("run", "--rm", "busybox", "echo", "goes on") == "goes on"
 
 
-def test_plugin_that_has_gone_and_comes_again(host: PluginMachine) -> None:
+def test_plugin_that_has_gone_and_comes_again(host: Host) -> None:
     host.docker("volume", "create", "--driver", "box", "vol")
-    host.unplug()
+    host.unplug("box")
     assert "plugin box cannot be reached" in host.docker(
         "run", "--rm", "--volume", "vol:/x:nocopy", "busybox", "true", code=125)
     assert host.docker("volume", "ls", "--quiet") == "vol"
     starting = host.docker_start("run", "--rm", "--volume", "vol:/x:nocopy", "busybox", "echo", "found again")
-    host.plug()
+    host.start_box()
     out, said = starting.communicate(timeout=30)
     assert (out, starting.returncode) == ("found again\n", 0), said
 
 
-def test_no_such_plugin(host: PluginMachine) -> None:
+def test_no_such_plugin(host: Host) -> None:
     assert 'error looking up volume plugin nix: plugin "nix" not found' in host.docker(
         "volume", "create", "--driver", "nix", "vol", code=1)
     status, answer = host.call("POST", "/volumes/create", {"Name": "vol", "Driver": "../../etc/passwd"})
     assert (status, "not found" in answer["message"]) == (404, True)
 
 
-def test_mounts_are_known_again_after_a_kill(host: PluginMachine) -> None:
+def test_mounts_are_known_again_after_a_kill(host: Host) -> None:
     """What runs still holds its volume; what ended meanwhile is let go of."""
     for name in ("stays", "ends"):
         host.docker("run", "--detach", "--name", name, "--volume", "vol:/x:nocopy", "--volume-driver", "box", "busybox",

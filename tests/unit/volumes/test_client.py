@@ -203,6 +203,20 @@ async def test_what_a_driver_makes_of_answers(plugin: Plugin, tmp_path: Path) ->
         await driver.mount(Volume(name="v"), "c1")
 
 
+async def test_known_volume_is_gone_only_if_the_list_says_so(plugin: Plugin, tmp_path: Path) -> None:
+    """A plugin that has lost its servers refuses everything; its volumes are not to be made anew for that."""
+    driver = await Drivers(LocalDriver(tmp_path / "volumes"), Discovery([str(tmp_path)])).plugin("box")
+    plugin.answers |= {"VolumeDriver.Get": {"Err": "no route"}, "VolumeDriver.List": {"Volumes": [{"Name": "other"}]}}
+    assert await driver.get("v", known=True) is None
+    plugin.answers["VolumeDriver.List"] = {"Err": "no route either"}
+    assert await driver.get("v") is None
+    with pytest.raises(PluginRefused, match="no route either"):
+        await driver.get("v", known=True)
+    plugin.answers["VolumeDriver.List"] = {"Volumes": [{"Name": "v"}]}
+    with pytest.raises(PluginRefused, match="no route"):
+        await driver.get("v", known=True)
+
+
 async def test_plugins_of_another_kind(plugin: Plugin, tmp_path: Path) -> None:
     plugin.answers["Plugin.Activate"] = {"Implements": ["NetworkDriver"]}
     drivers = Drivers(LocalDriver(tmp_path / "volumes"), Discovery([str(tmp_path)]))
