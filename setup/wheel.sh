@@ -34,7 +34,7 @@ isolation=
 if "$PYTHON" -c 'import setuptools' 2> /dev/null; then isolation=--no-build-isolation; fi
 export SOURCE_DATE_EPOCH=1767225600 # the files' times in the wheel: those of the checkout would make each differ
 # shellcheck disable=SC2086 # no word where it is empty
-"$PYTHON" -m pip wheel --quiet --disable-pip-version-check --no-deps --ignore-requires-python $isolation \
+"$PYTHON" -m pip wheel -qq --disable-pip-version-check --no-deps --ignore-requires-python $isolation \
     --wheel-dir "$work/wheel" "$work/checkout"
 
 wheel=$(basename "$work"/wheel/shoal-*.whl)
@@ -48,9 +48,10 @@ sys.exit(f"the wheel lacks the code of {missing}: does the checkout have the lin
 rm -f "$target"/shoal-*.whl
 mv "$work/wheel/$wheel" "$target/$wheel"
 sed -n 's/^\([a-zA-Z0-9._-]*==[^ ]*\).*/\1/p' requirements.lock > "$target/constraints.txt"
-if [ -n "${OFFLINE:-}" ]; then
+stamp="$(cksum < "$target/constraints.txt") for ${OFFLINE:-} $("$PYTHON" --version)"
+if [ -n "${OFFLINE:-}" ] && [ "$(cat "$target/wheels/stamp" 2> /dev/null)" != "$stamp" ]; then
     rm -rf "$target/wheels"
-    set -- --quiet --disable-pip-version-check --constraint "$target/constraints.txt"
+    set -- -qq --disable-pip-version-check --constraint "$target/constraints.txt"
     "$PYTHON" -m pip wheel "$@" --wheel-dir "$work/wheels" "$target/$wheel"
     case $OFFLINE in
         *.*)
@@ -64,5 +65,8 @@ if [ -n "${OFFLINE:-}" ]; then
         *) mv "$work/wheels" "$target/wheels" ;;
     esac
     rm -f "$target"/wheels/shoal-*.whl
+    echo "$stamp" > "$target/wheels/stamp"
+elif [ -z "${OFFLINE:-}" ]; then
+    rm -rf "$target/wheels"
 fi
 echo "$target/$wheel"

@@ -58,7 +58,7 @@ install_shoal() {
     else
         set --
     fi
-    "$code/bin/pip" uninstall --quiet --yes shoal
+    "$code/bin/pip" uninstall --quiet --yes shoal 2> /dev/null # may not be there
     "$code/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir \
         --constraint "$lab/constraints.txt" "$@" "$wheel"
     ln -sf "$code/bin/shoal" "$code/bin/shoald" /usr/local/bin/

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,7 +22,8 @@ CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal-vagrant"
 BOX = "shoal/local"
 SLOWNESS = 20
-COMMAND_TIMEOUT_S = 2400
+PROGRESS = re.compile(r"Progress: \d+%")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 NEEDED = ("vagrant", "libvirtd", "virtlogd", "virsh", "dnsmasq", "mmdebstrap", "qemu-system-x86_64", "rsync")
 
 
@@ -51,13 +53,14 @@ class Lab:
         shown = shlex.join(words)
         self._note(f"\n$ {shown}\n")
         lines = []
-        with subprocess.Popen([*self.libvirt.inside(), *words], cwd=self.folder, env=self._environment, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              errors="replace") as process:
+        command = [*self.libvirt.inside(), "env", f"--chdir={self.folder}", *words]
+        with subprocess.Popen(command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace") as process:
             assert process.stdout is not None
             for line in process.stdout:
-                lines.append(line)
-                self._note(line)
+                if not PROGRESS.search(line):
+                    lines.append(ESCAPES.sub("", line))
+                    self._note(lines[-1])
         self._note(f"({time.monotonic() - begin:.0f} s)\n")
         said = "".join(lines)
         assert not check or process.returncode == 0, f"{shown} failed ({process.returncode}): {said}"
@@ -86,6 +89,9 @@ def lab() -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="shoal-vagrant-") as made:
         folder = Path(made)
         copy_checkout(folder / "checkout")
+        # Outside: machines' host has no way to a package index here. `vagrant up` finds the wheels there.
+        subprocess.run(["sh", folder / "checkout/vagrant/prepare.sh"], check=True,
+                       env={**os.environ, "OFFLINE": "1", "PYTHON": sys.executable})
         transcript = Path(os.environ.get("TRANSCRIPT") or folder / "transcript.txt")
         transcript.unlink(missing_ok=True)
         with Libvirt(folder / "libvirt") as libvirt:
