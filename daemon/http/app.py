@@ -9,6 +9,7 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.daemon.http.containers.archives import ArchiveRoutes
+from shoal.daemon.http.containers.commit import CommitRoutes
 from shoal.daemon.http.containers.execs import ExecRoutes
 from shoal.daemon.http.containers.inspect import NetworkOf
 from shoal.daemon.http.containers.listing import Lookups
@@ -66,6 +67,7 @@ def build_app(
     ContainerRoutes(engine, images, lookups, driver).add_to(app)
     StreamRoutes(engine).add_to(app)
     ArchiveRoutes(archives).add_to(app)
+    CommitRoutes(engine, images, archives).add_to(app)
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)

@@ -71,7 +71,7 @@ class ImageRoutes:
             "Id": image.id,
             "RepoTags": list(image.repo_tags),
             "RepoDigests": list(image.repo_digests),
-            "Parent": "",
+            "Parent": self._parent(image),
             "Comment": image.comment,
             "Created": image.created or NEVER,
             "DockerVersion": "",
@@ -89,6 +89,10 @@ class ImageRoutes:
         if version_of(request) < (1, 44):
             body["VirtualSize"] = image.size
         return reply(body)
+
+    def _parent(self, image: Image) -> str:
+        parent = self._images.record(image.id).parent
+        return parent if parent and self._images.has(parent) else ""
 
     async def history(self, request: web.Request) -> web.Response:
         image = self._images.resolve(request.match_info["name"])
@@ -152,7 +156,10 @@ class ImageRoutes:
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         async with spooled(request, self._images.blobs.scratch) as archive:
-            loaded = await self._images.load(archive)
+            try:
+                loaded = await self._images.load(archive)
+            except InvalidArgument as error:  # in the stream, as Docker does: its answer has begun by then
+                return _lines([{"errorDetail": {"message": error.message}, "error": error.message}])
         lines = []
         for item in loaded:
             lines += [{"stream": f"Loaded image: {tag.familiar}\n"} for tag in item.tags]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -65,6 +65,10 @@ class Archives:
         """A tar of the whole root, without what is mounted in it."""
         async with self._running(ref, "export", "/") as process:
             yield _chunks(process)
+
+    async def pack_layer(self, ref: str, target: IO[bytes]) -> None:
+        """The tar of a layer: what it changed of its image."""
+        await self._rootfs.pack(self._engine.get(ref).id, target)
 
     async def unpack(self, ref: str, path: str, content: AsyncIterator[bytes], *, keep_kinds: bool,
                      as_user: bool) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from shoal.engine.images import index as index_file
 from shoal.engine.images import reference
 from shoal.engine.images.blobs import Blobs
 from shoal.engine.images.changes import apply_changes
-from shoal.engine.images.config import Image, ImageConfig, parse_config
+from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, parse_config
 from shoal.engine.images.importer import Imported, Importer
 from shoal.engine.images.index import ImageRecord
 from shoal.engine.storage.driver import StorageDriver, chain_ids
@@ -158,6 +159,28 @@ class Images:
                 self._add(Imported(made.image, made.record, (name,) if name else ()))
                 await self._save()
         self.emit("import", made.image.id, {"name": name.familiar if name else made.image.id})
+        return self._images[made.image.id]
+
+    async def commit(
+        self, archive: Path, parent_id: str, config: ImageConfig, *, changes: Iterable[str] = (), repository: str = "",
+        tag: str = "", comment: str = "", author: str = "", command: str = "",
+    ) -> Image:
+        """Make an image of the layers of another and one more, the plain tar at `archive`.
+
+        `command`: what made the layer, for the history. Raises NotFound where the parent is no more.
+        """
+        name = self._new_name(repository, tag) if repository else None
+        parent, now = self.resolve(parent_id), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        entry = HistoryEntry(created=now, created_by=command, author=author, comment=comment)
+        draft = msgspec.structs.replace(
+            parent, config=apply_changes(config, changes), created=now, author=author, comment=comment,
+            history=(*parent.history, entry))
+        record = self._records[parent.id]
+        async with self._imports, _Importing(self):
+            made = await asyncio.to_thread(self._importer.commit, archive, parent, record.layers, record.size, draft)
+            async with self._lock:
+                self._add(Imported(made.image, made.record, (name,) if name else ()))
+                await self._save()
         return self._images[made.image.id]
 
     # --- names and removal ---

@@ -85,6 +85,20 @@ class Importer:
         image = parse_config(raw, self._blobs.put(raw))
         return Imported(image, ImageRecord(layers=(blob.digest,), size=size, added=time.time()))
 
+    def commit(self, path: Path, parent: Image, blobs: tuple[str, ...], size: int, draft: Image) -> Imported:
+        """`draft` as an image of the layers of `parent` (with these blobs and bytes) and the plain tar at `path`."""
+        with path.open("rb") as source, self._blobs.writer() as blob:
+            layer = HashingReader(source, tee=blob)
+            while layer.read(CHUNK_BYTES):
+                pass
+        layers = (*parent.layers, layer.digest)
+        with path.open("rb") as source:
+            size += self._unpack(layer.digest, chain_ids(layers)[-1], source)
+        raw = build_config(msgspec.structs.replace(draft, layers=layers))
+        image = parse_config(raw, self._blobs.put(raw))
+        record = ImageRecord(layers=(*blobs, blob.digest), size=size, added=time.time(), parent=parent.id)
+        return Imported(image, record)
+
     def _plain(self, path: Path) -> tuple[Path, Path | None]:
         """`path` itself where it is not compressed, else a scratch copy, plain (to be removed)."""
         import os

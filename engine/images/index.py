@@ -21,6 +21,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     last_tagged: float = 0.0
     added: float = 0.0
     repo_digests: tuple[str, ...] = ()
+    parent: str = ""  # the image that it was committed on
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,6 +70,9 @@ class StorageDriver(Protocol):
     def changes(self, container_id: str) -> list[Change]:
         """What the container changed of its image, by path."""
 
+    def pack(self, container_id: str, target: IO[bytes]) -> None:
+        """Write what the container changed as the tar of a layer."""
+
     def written(self, container_id: str) -> Path:
         """The directory that holds what the container wrote."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.storage import diff
+from shoal.engine.storage import diff, pack
 from shoal.engine.storage.driver import Change
 from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, sync_filesystem, unmount
 from shoal.engine.storage.unpack import unpack
@@ -152,6 +152,9 @@ class Overlay2:
     def changes(self, container_id: str) -> list[Change]:
         layers = [self._layers / _digits(chain_id) / "diff" for chain_id in reversed(self.lower(container_id) or [])]
         return diff.changes(self.written(container_id), layers)
+
+    def pack(self, container_id: str, target: IO[bytes]) -> None:
+        pack.pack(self.written(container_id), self.changes(container_id), target)
 
     def written(self, container_id: str) -> Path:
         return self._containers / container_id / "diff"

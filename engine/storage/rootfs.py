@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from shoal.engine.storage.driver import Change, StorageDriver, chain_ids
 
@@ -54,6 +55,10 @@ class RootFSStore:
     async def changes(self, container_id: str) -> list[Change]:
         """What the container changed of its image, by path."""
         return await asyncio.to_thread(self._driver.changes, container_id)
+
+    async def pack(self, container_id: str, target: IO[bytes]) -> None:
+        """Write what the container changed as the tar of a layer."""
+        await asyncio.to_thread(self._driver.pack, container_id, target)
 
     async def written_bytes(self, container_id: str) -> int:
         """Bytes that the container wrote on top of its image."""

@@ -7,7 +7,7 @@
     stats, detachkeys        samples of what a container uses; the keys that let go of a terminal
     stdio                    the two ways between a client and a process
     routes, streams          what changes containers or tells about them; attach, logs, wait, stats
-    execs, archives          exec in a container; its files
+    execs, archives, commit  exec in a container; its files; an image of what it changed
 
 Everything but the last three lines is pure.
 """
