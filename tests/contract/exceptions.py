@@ -17,7 +17,6 @@ HIJACKED = {
 
 NOT_BUILT = {
     "POST /build": "building images",
-    "POST /commit": "images of containers",
     "GET /distribution/{name}/json": "registries",
     "POST /secrets/create": "secrets",
     "POST /configs/create": "configs",

@@ -153,6 +153,7 @@ GOOD: dict[str, list[Good]] = {
     "POST /containers/prune": [Good(query=filters(label=["contract=1"])), Good(query=filters(label=["nothing"]))],
     "GET /images/json": [Good(), Good(query={"all": True, "digests": True, "shared-size": True, "manifests": True})],
     "POST /build/prune": [Good()],
+    "POST /commit": [Good(query={"container": OVER}, body={"Env": ["A=1"]}, status=201)],
     "POST /images/create": [],
     "GET /images/{name}/json": [Good(path={"name": "busybox"})],
     "GET /images/{name}/history": [Good(path={"name": "busybox"})],
@@ -186,9 +187,11 @@ GOOD: dict[str, list[Good]] = {
         Good(body={"Name": "contract-other"}, status=201, given=_without("/networks/contract-other")),
         Good(body={"Name": "contract-other", "Driver": "bridge", "Internal": True, "Labels": {"a": "b"}, "Options": {
             "com.docker.network.driver.mtu": "1400"}, "IPAM": {"Config": [{"Subnet": "10.214.0.0/24",
-            "Gateway": "10.214.0.1"}]}}, status=201, given=_without("/networks/contract-other"))],
+            "Gateway": "10.214.0.1", "AuxiliaryAddresses": {"a": "10.214.0.9"}}, {"Subnet": "fd14::/64"}]},
+            "EnableIPv6": True}, status=201, given=_without("/networks/contract-other"))],
     "POST /networks/{id}/connect": [Good(path={"id": NETWORK}, body={"Container": RUNNING, "EndpointConfig": {
-        "Aliases": ["one"]}}, given=_unconnected)],
+        "Aliases": ["one"], "Links": [f"{OVER}:two"], "GwPriority": 3, "DriverOpts": {"a": "b"}}},
+        given=_unconnected)],
     "POST /networks/{id}/disconnect": [Good(path={"id": NETWORK}, body={"Container": RUNNING}, given=_connected)],
     "POST /networks/prune": [Good(query=filters(label=["nothing"]))],
     "POST /auth": [],

@@ -52,7 +52,7 @@ def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
         "AppArmorProfile": "",
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": {**host_config_json(container.host, around.runtime, around.cgroupns),
-                       "Links": list(around.links) or None},
+                       "Links": list(around.links)},
         "GraphDriver": {"Name": around.driver, "Data": {}},
         "Mounts": [mount_json(each) for each in container.mounts],
         "Config": config_json(container),

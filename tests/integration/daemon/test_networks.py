@@ -153,7 +153,7 @@ def test_links_on_the_default_network(host: Machine) -> None:
     listed = host.call("GET", "/containers/json")[1]
     assert ["/db", "/web/store"] in [each["Names"] for each in listed]
     host.docker("rm", "--link", "web/store")
-    assert host.inspect("web")["HostConfig"]["Links"] is None
+    assert host.inspect("web")["HostConfig"]["Links"] == []
     assert "no such link" in host.docker("rm", "--link", "web/store", code=1)
 
 
