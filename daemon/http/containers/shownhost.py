@@ -15,7 +15,7 @@ MASKED = ("/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/pro
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _NOTHING: dict[str, Any] = {
-    "ContainerIDFile": "", "Cgroup": "", "Links": [], "Isolation": "",
+    "ContainerIDFile": "", "Cgroup": "",
     "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
     "BlkioDeviceWriteIOps": [], "DeviceRequests": [],
     "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
