@@ -30,7 +30,7 @@ from shoal.daemon.swarm.wiring import join_parts
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
-from shoal.engine.storage.overlay2 import Overlay2
+from shoal.engine.storage.choose import choose
 from shoal.engine.storage.rootfs import RootFSStore
 from shoal.engine.volumes.discovery import Discovery
 from shoal.overlay.networks import Networks
@@ -54,7 +54,7 @@ class Daemon:
     async def start(self) -> None:
         """Take the locks, find again what runs, then serve. Raises ShoalError; then `stop` cleans up."""
         self._lock_roots()
-        driver = Overlay2(self.data_root / "overlay2")
+        driver = choose(self.data_root, self.settings.storage_driver)
         self.images = Images(self.data_root / "images", driver)
         rootfs = RootFSStore(driver, self.images.layers_of)
         self.networks = Networks(self.data_root, self.run_root)
@@ -64,7 +64,7 @@ class Daemon:
         await self._serve(build_app(
             self.engine, self.images, self.networks, Archives(self.engine, rootfs),
             data_root=self.data_root, driver=driver.name, hooks=self.hooks,
-            info=[EngineInfo(self.engine, self.images, self.data_root, self.settings.engine_labels)],
+            info=[EngineInfo(self.engine, self.images, self.data_root, driver.name, self.settings.engine_labels)],
             extra_routes=[lambda app: add_routes(app, self.swarm)]))
         await self._start_swarm()
         gc.collect()

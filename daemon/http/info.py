@@ -37,8 +37,6 @@ def _host_constants() -> dict[str, Any]:
         "NCPU": len(os.sched_getaffinity(0)),
         "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "ServerVersion": version("shoal"),
-        "Driver": "overlay2",
-        "DriverStatus": [["Supports d_type", "true"]],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
@@ -124,10 +122,13 @@ def _os_release() -> dict[str, str]:
 class EngineInfo:
     """An `InfoProvider`: what the engine knows."""
 
-    def __init__(self, engine: Engine, images: Images, data_root: Path, labels: dict[str, str]) -> None:
+    def __init__(self, engine: Engine, images: Images, data_root: Path, storage: str, labels: dict[str, str]
+                 ) -> None:
         self._engine = engine
         self._images = images
         self._id = engine_id(data_root)
+        self._storage = {"Driver": storage, "DriverStatus": [
+            ["Backing Filesystem", _file_system(data_root)], ["Supports d_type", "true"]]}
         self._labels = [f"{key}={value}" for key, value in labels.items()]
 
     def __call__(self) -> dict[str, Any]:
@@ -137,6 +138,7 @@ class EngineInfo:
         name, path = self._engine.runtime
         return {
             "ID": self._id,
+            **self._storage,
             "Containers": len(states),
             "ContainersRunning": running,
             "ContainersPaused": paused,
@@ -149,6 +151,14 @@ class EngineInfo:
             "DefaultRuntime": name,
             "Runtimes": {name: {"path": path}},
         }
+
+
+def _file_system(path: Path) -> str:
+    """The type of the one that holds the path."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    lines = (line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return next((words[words.index("-") + 1] for words in lines if words[2] == wanted), "unknown")
 
 
 def engine_id(data_root: Path) -> str:

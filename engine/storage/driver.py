@@ -73,8 +73,8 @@ class StorageDriver(Protocol):
     def pack(self, container_id: str, target: IO[bytes]) -> None:
         """Write what the container changed as the tar of a layer."""
 
-    def written(self, container_id: str) -> Path:
-        """The directory that holds what the container wrote."""
+    def written_bytes(self, container_id: str) -> int:
+        """Of the files that the container wrote on top of its image."""
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:

@@ -159,6 +159,14 @@ class Overlay2:
     def written(self, container_id: str) -> Path:
         return self._containers / container_id / "diff"
 
+    def written_bytes(self, container_id: str) -> int:
+        total = 0
+        for folder, _, names in os.walk(self.written(container_id)):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += os.lstat(f"{folder}/{name}").st_size
+        return total
+
 
 def _digits(chain_id: str) -> str:
     return chain_id.removeprefix("sha256:")

@@ -57,10 +57,19 @@ def unpack(stream: IO[bytes], root: Path) -> int:
     Returns the bytes of the files' content. Raises InvalidArgument for a tar that
     is malformed or reaches outside; `root` is then to be thrown away.
     """
+    return _run(_Unpacker, stream, root)
+
+
+def apply(stream: IO[bytes], root: Path) -> int:
+    """As `unpack`, but over what is in `root`: whiteouts delete there."""
+    return _run(_Applier, stream, root)
+
+
+def _run(kind: type[_Unpacker], stream: IO[bytes], root: Path) -> int:
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as archive:
-            return _Unpacker(archive, root_fd).run()
+            return kind(archive, root_fd).run()
     except tarfile.TarError as error:
         raise InvalidArgument(f"invalid tar archive: {error}") from error
     except (UnicodeError, ValueError, OverflowError) as error:
@@ -252,3 +261,46 @@ class _Unpacker:
             if error.errno == errno.ENOSPC:
                 raise
             raise InvalidArgument(f"archive has members below {path!r}, which is no directory") from error
+
+
+class _Applier(_Unpacker):
+    """What a layer deletes is deleted; what it brings itself stays, in whatever order they come."""
+
+    def __init__(self, archive: tarfile.TarFile, root_fd: int) -> None:
+        super().__init__(archive, root_fd)
+        self._brought: set[str] = set()
+        self._above: set[str] = set()  # the folders that something of it is in
+
+    def _entry(self, member: tarfile.TarInfo, parent: int, parts: list[str]) -> None:
+        self._brought.add("/".join(parts))
+        self._above.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        super()._entry(member, parent, parts)
+
+    def _opaque(self, above: list[str]) -> None:
+        descriptor = self._open_directory("/".join(above) or ".", os.O_RDONLY)
+        try:
+            for name in os.listdir(descriptor):  # noqa: PTH208 (paths do not take descriptors)
+                self._delete(descriptor, [*above, name])
+        finally:
+            os.close(descriptor)
+
+    def _whiteout(self, parent: int, name: str) -> None:
+        if name in ("", ".", ".."):
+            raise InvalidArgument(f"archive has an invalid whiteout of {name!r}")
+        assert self._parent is not None
+        self._delete(parent, [*(self._parent[0].split("/") if self._parent[0] != "." else []), name])
+
+    def _delete(self, parent: int, parts: list[str]) -> None:
+        path = "/".join(parts)
+        if path not in self._brought and path not in self._above:
+            self._clear(parent, parts[-1], keep_directory=False)
+            return
+        try:  # it stays itself; what was in it before does not
+            descriptor = open_in_root(parent, os.fsencode(parts[-1]), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            return
+        try:
+            for name in os.listdir(descriptor):  # noqa: PTH208 (paths do not take descriptors)
+                self._delete(descriptor, [*parts, name])
+        finally:
+            os.close(descriptor)
