@@ -6,21 +6,17 @@ This is the only place that knows all of them.
 from __future__ import annotations
 
 import gc
-import grp
 import logging
-import os
-import socket
-import stat
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
-from shoal.api.errors import Conflict
 from shoal.daemon.http.app import build_app, serve
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.info import EngineInfo
+from shoal.daemon.listeners import TcpAddress, UnixAddress, addresses, listen, tls_context
 from shoal.daemon.locks import RootLock
 from shoal.daemon.netevents import Announced
 from shoal.daemon.settings import Settings
@@ -37,9 +33,6 @@ from shoal.overlay.networks import Networks
 
 log = logging.getLogger("shoal.daemon")
 
-SOCKET_MODE = 0o660
-SOCKET_GROUP = "docker"
-
 
 class Daemon:
     """Started once, stopped once. What runs in containers outlives it."""
@@ -53,6 +46,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Take the locks, find again what runs, then serve. Raises ShoalError; then `stop` cleans up."""
+        self._where, self._tls = addresses(self.settings), tls_context(self.settings)
         self._lock_roots()
         driver = choose(self.data_root, self.settings.storage_driver)
         self.images = Images(self.data_root / "images", driver)
@@ -110,42 +104,13 @@ class Daemon:
         self.attaching.reconcile()
 
     async def _serve(self, app: web.Application) -> None:
-        runner = await serve(app)
-        self._closing.push_async_callback(runner.cleanup)
-        for path in self.settings.sockets:
-            listener = _listen(path)
-            self._closing.callback(path.unlink, missing_ok=True)
-            await web.SockSite(runner, listener).start()
-            log.info("event=serving address=unix://%s", path)
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket that root and the docker group may use. Raises Conflict where one is served."""
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if path.exists():
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise Conflict(f"{path} is in the way: it is no socket")
-        if _answers(path):
-            raise Conflict(f"{path} is served by another process")
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o777 & ~SOCKET_MODE)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
-    with suppress(KeyError):  # no such group here: root alone
-        os.chown(path, 0, grp.getgrnam(SOCKET_GROUP).gr_gid)
-    listener.listen(128)
-    listener.setblocking(False)
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
+        serving = serve(app)
+        self._closing.push_async_callback(serving.stop)
+        await serving.start()
+        for address in self._where:
+            for listener in listen(address):
+                self._closing.callback(listener.close)
+                await serving.listen(listener, self._tls if isinstance(address, TcpAddress) else None)
+            if isinstance(address, UnixAddress):
+                self._closing.callback(address.path.unlink, missing_ok=True)
+            log.info("event=serving address=%s", address)

@@ -12,7 +12,7 @@ from shoal.api.errors import InvalidArgument
 DATA_ROOT = Path("/var/lib/shoal")
 RUN_ROOT = Path("/run/shoal")
 CONFIG_FILE = Path("/etc/shoal/shoald.json")
-SOCKET_NAME = "shoal.sock"
+TLS_FOLDER = Path("/etc/shoal/tls")
 PLUGIN_FOLDERS = ("/run/docker/plugins", "/etc/docker/plugins", "/usr/lib/docker/plugins")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 CGROUP_DRIVERS = ("auto", "systemd", "cgroupfs")
@@ -23,7 +23,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
 
     data_root: str = str(DATA_ROOT)
     run_root: str = str(RUN_ROOT)
-    hosts: tuple[str, ...] = ()  # unix://PATH; none: shoal.sock in the run root
+    hosts: tuple[str, ...] = ()  # unix:///PATH, tcp://ADDRESS:PORT; none: shoal.sock in the run root
+    tls: bool | None = None  # TCP with TLS; false: without, also where everybody can reach it
+    tlsverify: bool | None = None  # with TLS, and only for clients whose certificate is of tlscacert
+    tlscacert: str = str(TLS_FOLDER / "ca.pem")
+    tlscert: str = str(TLS_FOLDER / "cert.pem")
+    tlskey: str = str(TLS_FOLDER / "key.pem")
     cgroup_parent: str = ""  # a slice (x.slice) with systemd's driver, else a path
     cgroup_driver: str = "auto"  # auto, systemd, cgroupfs
     labels: tuple[str, ...] = ()  # key=value, the engine's labels
@@ -34,16 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     plugin_timeout_s: float = 60.0  # of one call of a plugin; to make and to mount it has twice as long
 
     @property
-    def sockets(self) -> tuple[Path, ...]:
-        """The paths to serve on. Raises InvalidArgument for a host that is not unix://PATH."""
-        if not self.hosts:
-            return (Path(self.run_root) / SOCKET_NAME,)
-        paths = []
-        for host in self.hosts:
-            if not host.startswith("unix:///"):
-                raise InvalidArgument(f"cannot serve on {host!r}: only unix:// with an absolute path is there")
-            paths.append(Path(host.removeprefix("unix://")))
-        return tuple(paths)
+    def serves_tls(self) -> bool:
+        """Whether TCP is served with TLS: `tlsverify` has it follow, as dockerd does."""
+        return bool(self.tls or self.tlsverify)
 
     def __post_init__(self) -> None:
         if not 0 < self.plugin_timeout_s <= 3600:
@@ -67,7 +65,13 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--config", type=Path, help=f"configuration file (default {CONFIG_FILE}, where it exists)")
     add("--data-root", help=f"folder of what is kept (default {DATA_ROOT})")
     add("--run-root", help=f"folder of what ends with the boot (default {RUN_ROOT})")
-    add("-H", "--host", dest="hosts", action="append", help="where to serve, unix://PATH (repeatable)")
+    add("-H", "--host", dest="hosts", action="append",
+        help="where to serve, unix:///PATH or tcp://ADDRESS:PORT (repeatable)")
+    for name, meaning in (("tls", "serve TCP with TLS"), ("tlsverify", "and only for clients with a certificate")):
+        add(f"--{name}", nargs="?", const=True, type=_truth, metavar="true|false", help=meaning)
+    for name, meaning in (("tlscacert", "whose certificates clients need"), ("tlscert", "certificate of this host"),
+                          ("tlskey", "its key")):
+        add(f"--{name}", metavar="FILE", help=f"{meaning} (default in {TLS_FOLDER})")
     add("--cgroup-parent", help="cgroup below which containers are made (a slice with the driver systemd)")
     add("--cgroup-driver", choices=CGROUP_DRIVERS,
         help="who makes containers' cgroups (default auto: systemd where it is PID 1 and has cgroup v2)")
@@ -83,6 +87,14 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     base = read_config(config or CONFIG_FILE, must_exist=config is not None)
     changes = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     return msgspec.structs.replace(base, **changes)
+
+
+def _truth(word: str) -> bool:
+    if word.lower() in ("1", "t", "true"):
+        return True
+    if word.lower() in ("0", "f", "false"):
+        return False
+    raise argparse.ArgumentTypeError(f"{word!r} is neither true nor false")
 
 
 def read_config(path: Path, *, must_exist: bool) -> Settings:

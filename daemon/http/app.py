@@ -21,9 +21,9 @@ from shoal.daemon.http.hooks import HOOKS, Hooks
 from shoal.daemon.http.images import ImageRoutes
 from shoal.daemon.http.networks import NetworkRoutes
 from shoal.daemon.http.plugins import PluginRoutes
+from shoal.daemon.http.serving import Serving
 from shoal.daemon.http.system import InfoProvider, SystemRoutes
 from shoal.daemon.http.usage import UsageRoutes
-from shoal.daemon.http.versions import versioned
 from shoal.daemon.http.volumes import VolumeRoutes
 from shoal.daemon.http.wire import MAX_BODY_BYTES
 from shoal.engine.containers.archive import Archives
@@ -106,19 +106,7 @@ def image_ids(images: Images) -> Callable[[str], str]:
     return image_id
 
 
-async def serve(app: web.Application) -> web.AppRunner:
-    """A runner that takes versioned paths. Add sites to it, and clean it up at the end."""
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        keepalive_timeout=KEEPALIVE_S,
-        max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_LINE_BYTES,
-        handler_cancellation=True,
-        shutdown_timeout=2.0,
-    )
-    await runner.setup()
-    server = runner.server
-    assert isinstance(server, web.Server)
-    server.request_factory = versioned(server.request_factory)
-    return runner
+def serve(app: web.Application) -> Serving:
+    """The application, ready to be started and given sockets. It takes versioned paths."""
+    return Serving(app, {"keepalive_timeout": KEEPALIVE_S, "max_line_size": MAX_LINE_BYTES,
+                         "max_field_size": MAX_LINE_BYTES})
