@@ -14,6 +14,7 @@ from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.lookups import find_node, find_service, find_task
 from shoal.manager.controlapi.requests import NODE_ID, Filters, filters, labels_match, prefix_match, reply
 from shoal.manager.controlapi.wire_task import TaskRenderer
+from shoal.manager.orchestrator.tasks import is_outdated
 from shoal.manager.store.state import State
 
 _FILTERS = frozenset({"id", "name", "label", "node", "service", "desired-state", "runtime", "_up-to-date"})
@@ -84,5 +85,7 @@ def _labels(view: State, task: Task) -> dict[str, str]:
 
 
 def _is_up_to_date(view: State, task: Task) -> bool:
+    """Whether an update leaves it as it is. The docker command waits until as many as are wanted are and run, also
+    after a rollback, and where only the placement changed."""
     service = view.services.get(task.service_id)
-    return service is not None and task.spec_version == service.spec_version
+    return service is not None and not is_outdated(task, service, view.nodes.get(task.node_id))

@@ -15,6 +15,7 @@ from shoal.manager.ca.tokens import token_for
 from shoal.manager.controlapi.errors import api_errors
 from shoal.manager.controlapi.requests import reply
 from shoal.manager.controlapi.routes import routes
+from shoal.manager.orchestrator.tasks import host_ports
 from shoal.manager.store.changes import Create, Update
 from tests.unit.manager.controlapi_store import MANAGER, WORKER, Swarm
 
@@ -88,7 +89,7 @@ async def running(swarm):
         for slot in set(range(1, service.spec.mode.replicas + 1)) - have:
             swarm.store.apply(Create(record=Task(
                 id=f"{slot}{service.meta.version}".ljust(25, "t"), service_id=service.id, slot=slot,
-                service_name=service.spec.name, node_id=WORKER, spec=service.spec.task,
+                service_name=service.spec.name, node_id=WORKER, spec=service.spec.task, ports=host_ports(service),
                 status=TaskStatus(state=TaskState.RUNNING, timestamp=2000.0,
                                   container=ContainerStatus(container_id="c" * 64)),
             )))  # fmt: skip

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shoal.api.objects import ContainerStatus, Network, NetworkAttachment, Service, Task, TaskStatus
-from shoal.api.specs import ContainerSpec, NetworkAttachmentSpec, NetworkSpec, ServiceSpec, TaskSpec
+from shoal.api.specs import ContainerSpec, NetworkAttachmentSpec, NetworkSpec, Placement, ServiceSpec, TaskSpec
 from shoal.api.states import NodeState, Role, TaskState
 from shoal.manager.ca.tokens import token_for
 from shoal.manager.controlapi.errors import api_errors
@@ -268,6 +268,23 @@ async def test_tasks_are_shown_as_the_specification_says(swarm, client):
     assert (await client("GET", "/tasks/zz"))[0] == 404
     of_worker = await client("GET", "/tasks", headers={"X-Shoal-Node-Id": WORKER}, filters={"node": ["self"]})
     assert len(of_worker[1]) == 2
+
+
+@pytest.mark.parametrize(("changes", "up_to_date"), [
+    pytest.param({}, True, id="the same, also after a rollback"),
+    pytest.param({"placement": Placement(constraints=("node.role == worker",))}, True, id="its node will do"),
+    pytest.param({"placement": Placement(constraints=("node.role == manager",))}, False, id="it has to move"),
+    pytest.param({"force_update": 1}, False, id="it is to be replaced"),
+])
+async def test_tasks_that_an_update_leaves_as_they_are_count_as_up_to_date(swarm, client, changes, up_to_date):
+    """`docker service update` and `rollback` wait for these."""
+    task = running_task("t1", "s1")
+    spec = msgspec.structs.replace(task.spec, **changes)
+    swarm.store.apply(
+        Create(record=Service(id="s1", spec=ServiceSpec(name="web", task=spec), spec_version=task.spec_version + 7)),
+        Create(record=task))
+    _, found = await client("GET", "/tasks", filters={"service": ["web"], "_up-to-date": ["true"]})
+    assert [each["ID"] for each in found] == ["t1"] * up_to_date
 
 
 async def test_a_long_list_is_whole_and_keeps_each_task_s_own_specification(swarm, client):
