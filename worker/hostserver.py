@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -48,12 +49,13 @@ class HostServer:
         parts = self._executor.logs(request.match_info["id"], log_query(request.query))
         first = await anext(parts, None)  # an error comes before the headers
         response = web.StreamResponse(headers={"Content-Type": "application/vnd.docker.multiplexed-stream"})
-        await response.prepare(request)
-        if first is not None:
-            await response.write(first)
-            async for part in parts:
-                await response.write(part)
-        await response.write_eof()
+        with suppress(ConnectionError):  # the manager reads no more: its client has gone
+            await response.prepare(request)
+            if first is not None:
+                await response.write(first)
+                async for part in parts:
+                    await response.write(part)
+            await response.write_eof()
         return response
 
     @web.middleware

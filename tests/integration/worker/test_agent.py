@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -331,6 +332,34 @@ async def test_only_managers_of_this_swarm_read_logs(
                     pass
     finally:
         await server.stop()
+
+
+async def test_a_reader_of_logs_that_goes_away_is_no_error(
+    host: Host, manager: ScriptedManager, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = asyncio.Event()
+
+    async def endless(task_id: str, query: object) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1 << 16)
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(host.executor, "logs", endless)
+    server = HostServer(host.credentials, host.executor)
+    await server.start("127.0.0.1", 0)
+    try:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=manager.tls.client)) as session:
+            answer = await session.get(f"https://127.0.0.1:{server.port}/tasks/t1/logs?stdout=1&follow=1")
+            await answer.content.readexactly(10)
+            answer.close()
+            async with asyncio.timeout(10):
+                await ended.wait()
+    finally:
+        await server.stop()
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 async def test_a_task_costs_little(host: Host, manager: ScriptedManager) -> None:
