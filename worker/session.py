@@ -33,7 +33,9 @@ from shoal.api.messages import (
 log = logging.getLogger(__name__)
 
 STAGGER_S = 0.1
-ATTEMPT_TIMEOUT_S = 1.5
+ATTEMPT_TIMEOUT_S = (1.5, 12.0)
+"""For one manager to begin a session: at first, and once several rounds were too short for slow hosts."""
+
 PING_S = 0.35
 CLOSE_TIMEOUT_S = 0.1
 SILENCE_S = 1.0
@@ -41,6 +43,12 @@ BACKOFF_S = (0.05, 1.0)
 """Bounds of the wait after no manager began a session: full jitter below a bound that doubles."""
 
 QUEUE_FRAMES = 1024
+
+
+def attempt_s(failures: int) -> float:
+    """How long a manager may take to begin a session, after so many rounds without one."""
+    bound: float = min(ATTEMPT_TIMEOUT_S[0] * 1.5 ** min(failures, 16), ATTEMPT_TIMEOUT_S[1])
+    return bound
 
 
 class SessionLost(ShoalError):
@@ -135,7 +143,7 @@ class Dialer:
             await self._client.close()
             self._client = None
 
-    async def dial(self, addresses: Iterable[str], hello: Hello) -> Session:
+    async def dial(self, addresses: Iterable[str], hello: Hello, timeout_s: float = ATTEMPT_TIMEOUT_S[0]) -> Session:
         """A session with whichever manager leads. Raises Unavailable or NoLeader where there is none now."""
         pending = list(dict.fromkeys(addresses))
         tried: set[str] = set()
@@ -149,7 +157,7 @@ class Dialer:
                     address = pending.pop(0)
                     if address not in tried:
                         tried.add(address)
-                        running[loop.create_task(self._attempt(address, hello))] = address
+                        running[loop.create_task(self._attempt(address, hello, timeout_s))] = address
                 if not running:
                     continue
                 done, _ = await asyncio.wait(
@@ -181,10 +189,10 @@ class Dialer:
             raise NoLeader("no manager leads: " + "; ".join(failures))
         raise Unavailable("no manager can be reached: " + ("; ".join(failures) or "none is known"))
 
-    async def _attempt(self, address: str, hello: Hello) -> Session | Redirect:
+    async def _attempt(self, address: str, hello: Hello, timeout_s: float) -> Session | Redirect:
         if self._client is None or self._client.closed:
             self._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls, limit=0))
-        async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             socket = await self._client.ws_connect(
                 f"https://{address}/dispatcher/v1/session", autoping=False, max_msg_size=MAX_FRAME_BYTES, compress=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S))
@@ -214,7 +222,7 @@ async def keep(
     while True:
         session: Session | None = None
         try:
-            session = await dialer.dial(addresses(), hello())
+            session = await dialer.dial(addresses(), hello(), attempt_s(failures))
             failures = 0
             await apart(use(session))
         except* (ShoalError, aiohttp.ClientError, OSError, TimeoutError) as group:

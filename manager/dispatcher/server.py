@@ -26,7 +26,7 @@ from shoal.manager.dispatcher.term import Term
 log = logging.getLogger(__name__)
 
 PATH = "/dispatcher/v1/session"
-HELLO_TIMEOUT_S = 2.0
+HELLO_TIMEOUT_S = 10.0
 
 
 class Dispatcher:

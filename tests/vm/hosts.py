@@ -196,7 +196,7 @@ class Hosts(Cluster):
     @property
     def heartbeat_ns(self) -> int:
         """A lease has to outlast a restart of shoald, which takes all of the factor longer."""
-        return int(min(HEARTBEAT_S * self.factor, 60.0) * 1e9)
+        return int(min(HEARTBEAT_S * self.factor, 90.0) * 1e9)
 
     def wait_for_daemon(self, name: str) -> dict[str, Any]:
         """Its answer to /info."""

@@ -79,6 +79,34 @@ def lead_a_life(hosts: Hosts, machine: Machine) -> None:
     client.call("DELETE", f"/containers/{missing}")
 
 
+def test_containers_stand_on_vlans_of_the_machines_network(hosts: Hosts) -> None:
+    """macvlan and ipvlan on sub-interfaces that shoald makes and removes: modules that a stock kernel has."""
+    pair = [hosts.machine("vm1"), hosts.machine("vm2")]
+    for driver, vlan in (("macvlan", 10), ("ipvlan", 20)):
+        with hosts.step(f"{driver} on a VLAN of two machines"):
+            first, second = (on_vlan(machine, driver, vlan, 10 + number) for number, machine in enumerate(pair))
+            code, said = execute(hosts, "vm2", second, "ping", "-c", "1", "-W", "5", f"10.77.{vlan}.10")
+            assert code == 0, said
+        for machine, made in zip(pair, (first, second), strict=True):
+            machine.client().call("DELETE", f"/containers/{made}", {"force": True})
+            machine.client().call("DELETE", f"/networks/{driver}")
+            assert f".{vlan}" not in machine.run("ls /sys/class/net")
+
+
+def on_vlan(machine: Machine, driver: str, vlan: int, last: int) -> str:
+    """A container on a network whose parent is a VLAN of the machines' network."""
+    client = machine.client()
+    client.call("POST", "/networks/create", body={
+        "Name": driver, "Driver": driver, "Options": {"parent": f"eth1.{vlan}"},
+        "IPAM": {"Config": [{"Subnet": f"10.77.{vlan}.0/24"}]}})
+    made: str = client.call("POST", "/containers/create", body={
+        "Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"NetworkMode": driver},
+        "NetworkingConfig": {"EndpointsConfig": {driver: {"IPAMConfig": {"IPv4Address": f"10.77.{vlan}.{last}"}}}},
+    })["Id"]
+    client.call("POST", f"/containers/{made}/start")
+    return made
+
+
 def test_one_manager_and_two_workers_form_a_swarm(hosts: Hosts) -> None:
     vm1 = hosts.machine("vm1")
     listen = {"ListenAddr": f"0.0.0.0:{MANAGER_PORT}"}

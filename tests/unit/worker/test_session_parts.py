@@ -14,7 +14,7 @@ from shoal.worker.assignments import Desired, OutOfOrder, Sequence
 from shoal.worker.credentials import CertificateFacts
 from shoal.worker.enroll import with_port
 from shoal.worker.renew import due_at
-from shoal.worker.session import BACKOFF_S, SILENCE_S, backoff_s, silence_s
+from shoal.worker.session import BACKOFF_S, SILENCE_S, attempt_s, backoff_s, silence_s
 
 
 def test_a_missed_message_is_noticed() -> None:
@@ -34,6 +34,11 @@ def test_backoff_doubles_up_to_its_bound(failures: int, bound: float) -> None:
     assert backoff_s(failures, 0.0) == 0
     assert backoff_s(failures, 0.999) == pytest.approx(bound * 0.999)
     assert bound <= BACKOFF_S[1]
+
+
+@pytest.mark.parametrize(("failures", "timeout"), [(0, 1.5), (1, 2.25), (6, 12.0), (100_000, 12.0)])
+def test_slow_managers_are_given_more_time_round_by_round(failures: int, timeout: float) -> None:
+    assert attempt_s(failures) == timeout
 
 
 @pytest.mark.parametrize(("lease", "silence"), [
