@@ -180,7 +180,7 @@ class Containers:
                               places.gateways(left))
         await self._leave(fresh, gone)
         await self._lead_ports(record, fresh)
-        self._resolver.change(container_id, self._scope(fresh))
+        self._resolver.change(container_id, self._scope(fresh), self._servers(fresh))
         if fresh.dns_port:
             await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
         return fresh.sandbox
@@ -326,13 +326,14 @@ class Containers:
         if sockets:
             self._open(record, sockets)
         else:
-            self._resolver.change(record.container_id, self._scope(record))
+            self._resolver.change(record.container_id, self._scope(record), self._servers(record))
 
     def _open(self, record: SandboxRecord, sockets: DnsSockets) -> None:
-        servers = tuple(record.dns) or self._host_resolv().servers
-        if not places.reaches_out(record.attached):
-            servers = ()  # an internal network has no way out, for questions either
-        self._resolver.open(record.container_id, Desk(sockets, self._scope(record), servers))
+        self._resolver.open(record.container_id, Desk(sockets, self._scope(record), self._servers(record)))
+
+    def _servers(self, record: SandboxRecord) -> tuple[str, ...]:
+        """Where questions go on to. From internal networks there is no way out, for questions either."""
+        return (tuple(record.dns) or self._host_resolv().servers) if places.reaches_out(record.attached) else ()
 
     # --- within ---
 

@@ -60,9 +60,9 @@ class Resolver:
         loop.add_reader(desk.sockets.udp.fileno(), self._readable, desk)
         loop.add_reader(desk.sockets.tcp.fileno(), self._connected, desk)
 
-    def change(self, key: str, networks: Sequence[NetworkNames | Linked]) -> None:
+    def change(self, key: str, networks: Sequence[NetworkNames | Linked], servers: Sequence[str]) -> None:
         if desk := self._desks.get(key):
-            desk.networks = networks
+            desk.networks, desk.servers = networks, servers
 
     def shut(self, key: str) -> None:
         desk = self._desks.pop(key, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 from dnslib import DNSRecord
@@ -214,3 +215,36 @@ def test_udp_clients_follow_a_published_port_to_the_next_container(hosts):
 
                 until(arrives, f"a datagram reaches {name}", timeout_s=5)
             one.down(name)
+
+
+def test_questions_go_on_once_there_is_a_way_out(hosts):
+    """A sandbox on an internal network asks nobody; connected to another network it does, and no more afterwards."""
+    (host,) = hosts(1)
+    host.call("create_network", spec=LocalNetworkSpec(name="inner", internal=True))
+    host.call("create_network", spec=LocalNetworkSpec(name="outer"))
+    a = host.up("a", EndpointRequest(network="inner"), dns=("10.99.0.1",))
+    with kernel.inside(host.netns):
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with server:
+        server.bind(("10.99.0.1", 53))
+        server.settimeout(5)
+        asked = []
+
+        def serve():
+            while True:
+                try:
+                    data, client = server.recvfrom(4096)
+                except OSError:
+                    return
+                asked.append(data)
+                server.sendto(DNSRecord.parse(data).reply().pack(), client)
+
+        threading.Thread(target=serve, daemon=True).start()
+        ask(a.netns, "out.example")
+        assert not asked
+        host.call("connect", container_id=cid("a"), endpoint=EndpointRequest(network="outer"))
+        ask(a.netns, "out.example")
+        assert len(asked) == 1
+        host.call("disconnect", container_id=cid("a"), network="outer")
+        ask(a.netns, "out.example")
+        assert len(asked) == 1
