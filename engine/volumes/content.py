@@ -59,7 +59,7 @@ async def _apart(*words: str, timeout_s: float, failed: str) -> str:
     assert process.stdout is not None and process.stderr is not None
     try:
         async with asyncio.timeout(timeout_s):
-            out, said = await asyncio.gather(process.stdout.read(MAX_SAID_BYTES), process.stderr.read(MAX_SAID_BYTES))
+            out, said = await asyncio.gather(read_all(process.stdout), read_all(process.stderr))
             code = await process.wait()
     except TimeoutError:
         raise ShoalError(f"{failed}: the volume did not answer in {timeout_s:g} s") from None
@@ -71,6 +71,14 @@ async def _apart(*words: str, timeout_s: float, failed: str) -> str:
         kind = InvalidArgument if words[0] == "find" else ShoalError
         raise kind(f"{failed}: {said.decode(errors='replace').strip()}")
     return out.decode(errors="surrogateescape")
+
+
+async def read_all(stream: asyncio.StreamReader) -> bytes:
+    """To its end; the first MAX_SAID_BYTES of it."""
+    kept = bytearray()
+    while chunk := await stream.read(MAX_SAID_BYTES):
+        kept += chunk[: MAX_SAID_BYTES - len(kept)]
+    return bytes(kept)
 
 
 # --- what blocks ---

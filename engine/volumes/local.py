@@ -18,11 +18,11 @@ from pathlib import Path
 from shoal.api.errors import ShoalError
 from shoal.engine.storage.mount import unmount
 from shoal.engine.volumes import options as rules
+from shoal.engine.volumes.content import read_all
 from shoal.engine.volumes.nouns import LOCAL, Told, Volume
 
 MOUNT_TIMEOUT_S = 60
 RESOLVE_TIMEOUT_S = 10
-MAX_SAID_BYTES = 4096
 
 
 class LocalDriver:
@@ -114,7 +114,7 @@ async def _mount(volume: Volume, place: Path) -> None:
     assert process.stderr is not None
     try:
         async with asyncio.timeout(MOUNT_TIMEOUT_S):
-            said = await process.stderr.read(MAX_SAID_BYTES)
+            said = await read_all(process.stderr)
             code = await process.wait()
     except TimeoutError:
         raise ShoalError(f"failed to mount local volume: {volume.options['device']} was not mounted in "

@@ -37,4 +37,5 @@ def host(machine: Machine) -> Iterator[Machine]:
     if containers := machine.docker("ps", "--all", "--quiet").split():
         machine.docker("rm", "--force", "--volumes", *containers)
     machine.docker("network", "prune", "--force")
-    machine.docker("volume", "prune", "--all", "--force")
+    if volumes := machine.docker("volume", "ls", "--quiet").split():  # a prune leaves those with options alone
+        machine.docker("volume", "rm", "--force", *volumes)
