@@ -19,7 +19,7 @@ from shoal.engine.containers.links import Links
 from shoal.engine.containers.logs import reader
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container, Limits
-from shoal.engine.containers.oci import capabilities, host, seccomp, spec, systemd, users
+from shoal.engine.containers.oci import capabilities, host, kernellog, seccomp, spec, systemd, users
 from shoal.engine.containers.oci.cgroupdriver import Driver, unit_of, unit_properties
 from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.monitor import Monitor, Monitors, RuntimeFailed, ran_out_of_memory
@@ -35,6 +35,7 @@ CONCURRENT_STARTS = 4 * (os.cpu_count() or 1)
 VOLUMES_MOUNTED = "volumes-mounted"
 """A file of the bundle."""
 
+KILLED = 128 + 9
 _SHORT_ID = 12
 _encode = msgspec.json.Encoder().encode
 
@@ -74,11 +75,14 @@ class Launcher:
             systemd.set_properties(unit, unit_properties(limits))  # first: it rounds what the files then say exactly
         self.cgroups.update(group, limits)
 
-    def ran_out_of_memory(self, container: Container) -> bool:
-        """Whether the kernel killed something in it for lack of memory."""
+    def ran_out_of_memory(self, container: Container, exit_code: int) -> bool:
+        """Whether the kernel killed something in it for lack of memory. It has ended."""
         group = self.group(container)
-        seen = bool(unit_of(group)) and ran_out_of_memory(self.monitors.bundle(container.id))
-        return seen or self.cgroups.oom_kills(group) > 0
+        if not unit_of(group) or self.cgroups.oom_kills(group):
+            return self.cgroups.oom_kills(group) > 0
+        if ran_out_of_memory(self.monitors.bundle(container.id)):
+            return True  # else conmon may have come to look too late
+        return exit_code == KILLED and kernellog.killed_for_memory(group, container.state.started_ns)
 
     # --- up ---
 

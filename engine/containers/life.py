@@ -258,7 +258,7 @@ class Life:
         if seen is None and state.finished_ns > state.started_ns:
             seen = state.exit_code, state.finished_ns  # written down by a daemon that was killed then
         code, when = seen if seen is not None else (LOST_EXIT_CODE, time.time_ns())
-        killed = self._launcher.ran_out_of_memory(container)
+        killed = self._launcher.ran_out_of_memory(container, code)
         return {"exit_code": code, "finished_ns": max(when, state.started_ns + 1),
                 "oom_killed": killed or state.oom_killed}
 
