@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 from shoal.api.errors import ShoalError
+from shoal.cli.endpoint import DEFAULT_HOST, Endpoint, connect, resolve
+
+__all__ = ["DEFAULT_HOST", "Client", "ClientError", "demultiplex"]
 
 API_VERSION = "1.50"
-DEFAULT_HOST = "unix:///run/shoal/shoal.sock"
 STDOUT, STDERR = 1, 2
 _FRAME = struct.Struct(">BxxxI")
 CHUNK = 64 * 1024
@@ -29,11 +31,27 @@ class ClientError(ShoalError):
 
 
 class Client:
-    """One daemon, addressed as DOCKER_HOST addresses it: `unix:///path` or `tcp://host:port`."""
+    """One daemon: the one at `host`, of `context`, or that the environment and the context in use name."""
 
-    def __init__(self, host: str | None = None, version: str = API_VERSION) -> None:
+    def __init__(self, host: str | None = None, version: str = API_VERSION, context: str | None = None) -> None:
         self._prefix = f"/v{version}"
-        self.host = host or os.environ.get("SHOAL_HOST") or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._given = (host, context)
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """Found out when it is needed first. Raises ContextError."""
+        return resolve(*self._given)
+
+    @property
+    def host(self) -> str:
+        return self.endpoint.host
+
+    def connect(self) -> socket.socket:
+        """A connection to the daemon. Raises ClientError where none answers."""
+        try:
+            return connect(self.endpoint)
+        except OSError as error:
+            raise ClientError(f"cannot reach a daemon at {self.host}: {error}. Is shoald running?") from error
 
     def call(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         """The decoded answer; None where it is empty. Raises ClientError with the daemon's message."""
@@ -95,19 +113,8 @@ class Client:
         return self._prefix + quote(path, safe="/:@") + _query(query)
 
     def _connect(self) -> http.client.HTTPConnection:
-        kind, _, address = self.host.partition("://")
-        try:
-            if kind == "unix":
-                connection = http.client.HTTPConnection("localhost")
-                connection.sock = socket.socket(socket.AF_UNIX)
-                connection.sock.connect(address)
-            elif kind in ("tcp", "http"):
-                connection = http.client.HTTPConnection(address.rstrip("/"))
-                connection.connect()
-            else:
-                raise ClientError(f"host {self.host!r} is not understood: use unix:///path or tcp://host:port")
-        except OSError as error:
-            raise ClientError(f"cannot reach a daemon at {self.host}: {error}. Is shoald running?") from error
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = self.connect()
         return connection
 
 

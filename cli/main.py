@@ -11,6 +11,7 @@ from shoal.api.errors import ShoalError
 from shoal.cli.client import Client
 
 COMMANDS = {
+    "context": ("context", "context"),
     "doctor": ("doctor", "doctor"),
     "exec": ("container", "execute"),
     "image": ("image", "image"),
@@ -24,6 +25,7 @@ COMMANDS = {
     "service": ("service", "service"),
     "stop": ("container", "stop"),
     "swarm": ("swarm", "swarm"),
+    "system": ("system", "system"),
 }
 """Command → (module of `shoal.cli.commands`, name in it)."""
 
@@ -44,12 +46,14 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-H", "--host", metavar="URL", help="Daemon to talk to; else $SHOAL_HOST, $DOCKER_HOST, the local one.")
+@click.option("-H", "--host", metavar="URL", help="Daemon to talk to: unix:///PATH, tcp://HOST:PORT, ssh://HOST.")
+@click.option("-c", "--context", metavar="NAME",
+              help="Daemon by name; else $SHOAL_HOST, $SHOAL_CONTEXT, $DOCKER_HOST, the context in use.")
 @click.version_option(package_name="shoal", prog_name="shoal")
 @click.pass_context
-def shoal(ctx: click.Context, host: str | None) -> None:
+def shoal(ctx: click.Context, host: str | None, context: str | None) -> None:
     """A group of Linux hosts run as one Docker Engine."""
-    ctx.obj = Client(host)
+    ctx.obj = Client(host, context=context)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.clients]
 
 ADDRESS = "127.0.0.1"
 TLS, OPEN = f"tcp://{ADDRESS}:2376", f"tcp://{ADDRESS}:2377"
+SHOAL = [sys.executable, "-m", "shoal.cli.main"]
 PING = b"GET /_ping HTTP/1.1\r\nHost: shoal\r\nConnection: close\r\n\r\n"
 
 
@@ -79,6 +80,38 @@ def test_input_ends_and_output_goes_on_over_tls(secure: TlsMachine) -> None:
     assert done.stdout == text + b"end\n"
 
 
+def test_the_shoal_command_too(secure: TlsMachine) -> None:
+    text = b"line\n" * 100_000
+    done = secure.over_tls(secure.client_certificates, *SHOAL, "run", "--rm", "-i", "busybox", "sh", "-c",
+                           "cat; sleep 0.3; echo end", stdin=text)
+    assert (done.returncode, done.stdout) == (0, text + b"end\n"), done.stderr
+    refused = secure.over_tls(secure.foreign_certificates, *SHOAL, "ps")
+    assert refused.returncode == 1
+    assert b"cannot reach a daemon at tcp://127.0.0.1:2376" in refused.stderr
+
+
+def test_a_context_holds_address_and_certificates(secure: TlsMachine) -> None:
+    files = secure.client_certificates
+    environment = {**{key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "SHOAL_"))},
+                   "SHOAL_CONFIG": str(secure.root / "contexts")}
+
+    def shoal(*words: str, **more: str) -> str:
+        done = subprocess.run([*entering(secure.init_pid), *SHOAL, *words], env={**environment, **more}, text=True,
+                              capture_output=True, timeout=DEADLINE_S, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    shoal("context", "create", "far", "--host", TLS, "--ca", str(files / "ca.pem"), "--cert", str(files / "cert.pem"),
+          "--key", str(files / "key.pem"))
+    shoal("context", "create", "near", "--host", f"unix://{secure.socket}")
+    assert "busybox" in shoal("--context", "far", "image", "ls")
+    assert "busybox" in shoal("image", "ls", SHOAL_CONTEXT="near")
+    shoal("context", "use", "far")
+    assert "busybox" in shoal("image", "ls")
+    shoal("context", "rm", "far", "near")
+    assert shoal("context", "ls", "--quiet").split() == ["default"]
+
+
 @pytest.mark.parametrize("which", ["foreign", "none"])
 def test_nobody_else_is_let_in(secure: TlsMachine, which: str) -> None:
     stranger = secure.root / f"stranger-{which}"
@@ -108,7 +141,7 @@ def test_open_tcp_is_refused_where_everybody_can_reach_it(secure: TlsMachine) ->
     assert "without tlsverify" in done.stderr
 
 
-@pytest.mark.parametrize("client", [["docker"]], ids=["docker"])
+@pytest.mark.parametrize("client", [["docker"], SHOAL], ids=["docker", "shoal"])
 def test_dial_stdio_carries_requests_and_their_end(secure: TlsMachine, client: list[str]) -> None:
     """As over ssh; its input is at its end before the answer is there."""
     environment = {**secure.environment(), "SHOAL_HOST": f"unix://{secure.socket}"}
