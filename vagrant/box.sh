@@ -4,14 +4,18 @@
 #   box.sh FILE.box        then: vagrant box add --name shoal/local FILE.box     RELEASE=trixie: of Debian 13
 #
 # As root, with: apt-get install --no-install-recommends mmdebstrap qemu-utils e2fsprogs cpio kmod busybox-static
+#
+# Shoal's dependencies are in it, as requirements.lock has them: the machines need no package index. They are fetched
+# with this machine's Python, or PYTHON, which has to be of the release's version; else name that (OFFLINE=3.13).
 # The machine boots the kernel directly, with an initramfs that only finds its disk. It lets in whoever has Vagrant's
-# well-known key, and its network is the host's own: keep it there.
+# well-known key: keep it on networks of the host.
 set -eu
 
 release=${RELEASE:-bookworm}
 size_gb=4
+here=$(dirname "$0")
 packages="systemd-sysv,dbus,udev,openssh-server,sudo,rsync,ca-certificates,curl,e2fsprogs,iputils-ping,kmod,procps"
-for package in $(sed -n '/^packages="/,/"$/p' "$(dirname "$0")/../setup/packages.sh" | tr -d '"' | sed 's/^packages=//'); do
+for package in $(sed -n '/^packages="/,/"$/p' "$here/../setup/packages.sh" | tr -d '"' | sed 's/^packages=//'); do
     packages=$packages,$package
 done
 key="ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v1I2YJ6oXevct1\
@@ -29,6 +33,7 @@ main() {
     install_debian
     install_kernel
     set_up
+    install_dependencies
     pack_initramfs
     truncate -s ${size_gb}G "$work/disk"
     mke2fs -q -t ext4 -F -J size=16 -m 0 -d "$root" "$work/disk"
@@ -90,6 +95,18 @@ set_up() {
     chroot "$root" systemctl enable --quiet systemd-networkd ssh-host-keys
     chroot "$root" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
         e2scrub_reap.service fstrim.timer getty@tty1.service
+}
+
+# The virtual environment that provision.sh will install the wheel in.
+install_dependencies() {
+    OFFLINE=${OFFLINE:-1} sh "$here/../setup/wheel.sh" "$work/lab" > /dev/null
+    mkdir -p "$root/root/lab"
+    cp -R "$work/lab/wheels" "$work/lab/constraints.txt" "$work"/lab/shoal-*.whl "$root/root/lab"
+    chroot "$root" python3 -m venv /usr/local/lib/shoal
+    chroot "$root" sh -c '/usr/local/lib/shoal/bin/pip install -qq --disable-pip-version-check --no-index \
+        --find-links /root/lab/wheels --constraint /root/lab/constraints.txt /root/lab/shoal-*.whl &&
+        /usr/local/lib/shoal/bin/pip uninstall -qq --yes shoal'
+    rm -r "$root/root/lab"
 }
 
 # busybox, the modules of the disk in the order to load them, and a program that hands over to the disk's init.

@@ -39,7 +39,7 @@ class Lab:
                if name in os.environ},
             "VAGRANT_HOME": str(folder / "home"), "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1", "VAGRANT_DEFAULT_PROVIDER": "libvirt",
-            "BOX": BOX, "MANAGERS": "1", "WORKERS": "1", "OFFLINE": "1", "EMULATE": "1", "SLOWNESS": str(SLOWNESS),
+            "BOX": BOX, "MANAGERS": "1", "WORKERS": "1", "EMULATE": "1", "SLOWNESS": str(SLOWNESS),
             "PYTHON": sys.executable,
         }
 
@@ -89,9 +89,6 @@ def lab() -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="shoal-vagrant-") as made:
         folder = Path(made)
         copy_checkout(folder / "checkout")
-        # Outside: machines' host has no way to a package index here. `vagrant up` finds the wheels there.
-        subprocess.run(["sh", folder / "checkout/vagrant/prepare.sh"], check=True,
-                       env={**os.environ, "OFFLINE": "1", "PYTHON": sys.executable})
         transcript = Path(os.environ.get("TRANSCRIPT") or folder / "transcript.txt")
         transcript.unlink(missing_ok=True)
         with Libvirt(folder / "libvirt") as libvirt:
@@ -113,11 +110,12 @@ def copy_checkout(target: Path) -> None:
 def box() -> Path:
     """The box of the present inputs, built if it is not in the cache."""
     digest = hashlib.sha256()
-    for file in ("vagrant/box.sh", "setup/packages.sh"):
+    for file in ("vagrant/box.sh", "setup/packages.sh", "setup/wheel.sh", "requirements.lock", "pyproject.toml"):
         digest.update((CHECKOUT / file).read_bytes() + b"\0")
     found = CACHE / f"{digest.hexdigest()[:16]}.box"
     if not found.exists():
         shutil.rmtree(CACHE, ignore_errors=True)
         CACHE.mkdir(parents=True)
-        subprocess.run(["sh", CHECKOUT / "vagrant/box.sh", found], check=True)
+        subprocess.run(["sh", CHECKOUT / "vagrant/box.sh", found], check=True,
+                       env={**os.environ, "PYTHON": sys.executable})
     return found
