@@ -15,6 +15,7 @@ from shoal.daemon.http.containers.inspect import NetworkOf
 from shoal.daemon.http.containers.listing import Lookups
 from shoal.daemon.http.containers.routes import ContainerRoutes
 from shoal.daemon.http.containers.streams import StreamRoutes
+from shoal.daemon.http.containers.websocket import WebSocketRoutes
 from shoal.daemon.http.errors import add_headers, errors
 from shoal.daemon.http.events import EventRoutes
 from shoal.daemon.http.hooks import HOOKS, Hooks
@@ -66,6 +67,7 @@ def build_app(
                       image_id=image_ids(images))
     ContainerRoutes(engine, images, lookups, driver).add_to(app)
     StreamRoutes(engine).add_to(app)
+    WebSocketRoutes(engine).add_to(app)
     ArchiveRoutes(archives).add_to(app)
     CommitRoutes(engine, images, archives).add_to(app)
     ExecRoutes(engine).add_to(app)

@@ -29,7 +29,6 @@ UNSUPPORTED = (
     ("POST", "/session"),
     ("POST", "/commit"),
     ("GET", "/distribution/{name:.+}/json"),
-    ("GET", "/containers/{id}/attach/ws"),
 )
 
 

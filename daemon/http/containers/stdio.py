@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Protocol
 
 from aiohttp import web
 
 from shoal.daemon.http.containers.detachkeys import DetachKeys
-from shoal.daemon.http.hijack import MULTIPLEXED_STREAM, RAW_STREAM, Hijacked
+from shoal.daemon.http.hijack import MULTIPLEXED_STREAM, RAW_STREAM
 from shoal.daemon.http.versions import version_of
 from shoal.engine.containers.engine import Attachment
+
+
+class Connection(Protocol):
+    """A client's end."""
+
+    closed: asyncio.Event
+
+    async def read(self) -> bytes:
+        """The next input; b"" at its end."""
+
+    async def write(self, data: bytes) -> None:
+        """Raises ConnectionResetError once the client has gone."""
 
 
 def frame(stream: int, data: bytes) -> bytes:
@@ -24,7 +37,7 @@ def content_type(request: web.Request, *, tty: bool) -> str:
 
 
 async def carry(
-    connection: Hijacked, attachment: Attachment, *, stdin: bool, closes_stdin: bool = True,
+    connection: Connection, attachment: Attachment, *, stdin: bool, closes_stdin: bool = True,
     keys: DetachKeys | None = None, raw: bool | None = None,
 ) -> None:
     """Both ways, until the process's output ends, the client goes, or it lets go.
@@ -47,7 +60,7 @@ async def carry(
 
 
 async def _inward(
-    connection: Hijacked, attachment: Attachment, stdin: bool, closes_stdin: bool, keys: DetachKeys | None
+    connection: Connection, attachment: Attachment, stdin: bool, closes_stdin: bool, keys: DetachKeys | None
 ) -> None:
     """Until the client lets go or is gone."""
     while data := await connection.read():
@@ -66,7 +79,7 @@ async def _inward(
     await connection.closed.wait()
 
 
-async def _outward(connection: Hijacked, attachment: Attachment, raw: bool) -> None:
+async def _outward(connection: Connection, attachment: Attachment, raw: bool) -> None:
     while (output := await attachment.read()) is not None:
         stream, data = output
         await connection.write(data if raw else frame(stream, data))

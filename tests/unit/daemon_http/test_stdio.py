@@ -51,7 +51,7 @@ class Process:
 @pytest.fixture
 async def attach(tmp_path):
     """`await attach(process, stdin=…)` → a connected socket that has read the answer's head."""
-    runners = []
+    served = []
 
     async def connect(process, **how):
         async def handler(request):
@@ -61,10 +61,15 @@ async def attach(tmp_path):
 
         app = web.Application()
         app.router.add_post("/", handler)
-        runner = await serve(app)
-        runners.append(runner)
-        path = str(tmp_path / f"{len(runners)}.sock")
-        await web.UnixSite(runner, path).start()
+        serving = serve(app)
+        await serving.start()
+        served.append(serving)
+        path = str(tmp_path / f"{len(served)}.sock")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+        listener.setblocking(False)
+        await serving.listen(listener)
         client = socket.socket(socket.AF_UNIX)
         client.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -79,8 +84,8 @@ async def attach(tmp_path):
 
     async with asyncio.timeout(DEADLINE_S):
         yield connect
-        for runner in runners:
-            await runner.cleanup()
+        for serving in served:
+            await serving.stop()
 
 
 async def rest_of(client):
