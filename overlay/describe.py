@@ -28,7 +28,8 @@ def end(attached: Attached, network: LocalNetwork | None, *, published: bool) ->
         return msgspec.structs.replace(common, vni=attached.vni)
     if network.driver != "bridge":
         mtu = network.mtu if MTU in network.options else 0  # the parent's
-        return msgspec.structs.replace(common, kind=network.driver, parent=network.link, mode=network.mode, mtu=mtu)
+        return msgspec.structs.replace(common, kind=network.driver, parent=network.link, mode=network.mode, mtu=mtu,
+                                       made_as=f"s{attached.endpoint_id[:10]}")
     common = msgspec.structs.replace(common, mtu=network.mtu)
     return msgspec.structs.replace(common, host_link=attached.host_link, master=network.link,
                                    isolated=not network.icc, hairpin=published)

@@ -134,18 +134,26 @@ def new_veth(
 
 def new_macvlan(
     name: str, *, parent: int, namespace_fd: int, mac: str, mtu: int = 0, mode: int = MACVLAN_MODE_BRIDGE,
+    up: bool = True,
 ) -> Message:
-    """A macvlan on link `parent`, made directly in another namespace, up."""
+    """A macvlan on link `parent`, made directly in another namespace.
+
+    The kernel refuses a `name` that a link of the socket's own namespace has.
+    """
     data = attribute(IFLA_INFO_DATA, _number(IFLA_MACVLAN_MODE, mode))
-    body = _link(name, flags=IFF_UP, change=IFF_UP, mac=mac, mtu=mtu, parent=parent, namespace_fd=namespace_fd)
+    flags = IFF_UP if up else 0
+    body = _link(name, flags=flags, change=flags, mac=mac, mtu=mtu, parent=parent, namespace_fd=namespace_fd)
     return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "macvlan") + data),
                    f"create macvlan {name}")
 
 
 def new_ipvlan(name: str, *, parent: int, namespace_fd: int, mtu: int = 0) -> Message:
-    """An ipvlan (layer 2) on link `parent`, whose MAC it shares, made directly in another namespace, up."""
+    """An ipvlan (layer 2) on link `parent`, whose MAC it shares, made directly in another namespace, down.
+
+    The kernel refuses a `name` that a link of the socket's own namespace has.
+    """
     data = attribute(IFLA_INFO_DATA, attribute(IFLA_IPVLAN_MODE, struct.pack("=H", IPVLAN_MODE_L2)))
-    body = _link(name, flags=IFF_UP, change=IFF_UP, mtu=mtu, parent=parent, namespace_fd=namespace_fd)
+    body = _link(name, mtu=mtu, parent=parent, namespace_fd=namespace_fd)
     return Message(RTM_NEWLINK, _CREATE, body + attribute(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "ipvlan") + data),
                    f"create ipvlan {name}")
 
@@ -231,6 +239,11 @@ def set_link(name: str = "", *, index: int = 0, up: bool | None = None, mtu: int
     flags, change = (IFF_UP if up else 0, IFF_UP) if up is not None else (0, 0)
     body = _link(name, index=index, flags=flags, change=change, mtu=mtu, master=master)
     return Message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, body, f"set link {name or index}")
+
+
+def rename_link(index: int, name: str) -> Message:
+    """A link that is down."""
+    return Message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, _link(name, index=index), f"rename link {index} to {name}")
 
 
 def move_link(name: str, namespace_fd: int) -> Message:

@@ -52,6 +52,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""  # a link of the host
     kind: str = ""  # on `parent`: macvlan or ipvlan
     mode: str = ""
+    made_as: str = ""  # its first name: no link of the host may have it, and most have an eth0
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +238,7 @@ class Plumber:
                 if end.vni:
                     self.overlays.add_macvlan(end.vni, end.link, end.mac, end.mtu, descriptor)
                 elif end.parent:
-                    on_host.append(sublinks.link(end.kind, end.link, self.index(end.parent), end.mac, end.mtu,
+                    on_host.append(sublinks.link(end.kind, end.made_as, self.index(end.parent), end.mac, end.mtu,
                                                  end.mode, descriptor))
                 else:
                     on_host.append(netlink.new_veth(
@@ -316,6 +317,7 @@ def is_host_link(name: str) -> bool:
 
 def _configure(inner: Rtnetlink, path: Path, ends: Sequence[End], gateways: Sequence[str]) -> None:
     """Links up, with their addresses, and the default routes."""
+    inner.send([netlink.rename_link(inner.index_of(end.made_as), end.link) for end in ends if end.made_as])
     if wanted := {name: value for end in ends for name, value in end.sysctls.items()}:
         with kernel.inside(path):
             _set_sysctls(wanted)

@@ -54,10 +54,10 @@ def _make_dummy(rtnl: Rtnetlink, name: str) -> None:
 
 
 def link(kind: str, name: str, parent: int, mac: str, mtu: int, mode: str, namespace_fd: int) -> Message:
-    """The link of a sandbox, made there. An MTU above the parent's is refused by the kernel."""
+    """The link of a sandbox, made there, down. An MTU above the parent's is refused by the kernel."""
     if kind == "ipvlan":
         return netlink.new_ipvlan(name, parent=parent, namespace_fd=namespace_fd, mtu=mtu)
     if kind == "macvlan":
         return netlink.new_macvlan(name, parent=parent, namespace_fd=namespace_fd, mac=mac, mtu=mtu,
-                                   mode=MACVLAN_MODES[mode])
+                                   mode=MACVLAN_MODES[mode], up=False)
     raise NetlinkError(f"make a link of kind {kind}", errno.EOPNOTSUPP)

@@ -24,6 +24,8 @@ def test_containers_are_on_the_parents_network(hosts) -> None:
     one, two = hosts(2)
     with kernel.Links(two.netns) as links:
         links.add_address("up0", "10.50.0.1/24")
+    with kernel.Links(one.netns) as links:
+        links.add_bridge("eth0")  # most hosts have a link of the name that sandboxes have
     one.call("create_network", spec=lan(gateway="10.50.0.1", ip_range="10.50.0.128/25",
                                         reserved={"printer": "10.50.0.129"}))
     a = one.up("a", EndpointRequest(network="lan"), ports=(PublishedPort(container_port=80, host_port=8080),))
