@@ -207,7 +207,7 @@ def _endpoint(network_id: str, wanted: EndpointRequest, end: EndpointInfo | None
     return {
         "IPAMConfig": _ipam_config(wanted),
         "Links": list(wanted.links),
-        "Aliases": list(wanted.aliases),
+        "Aliases": list(wanted.aliases) or None,  # docker-py asks for null, and dockerd has it
         "MacAddress": end.mac if end else wanted.mac,
         "DriverOpts": wanted.driver_opts or None,
         "GwPriority": wanted.gw_priority,
