@@ -22,7 +22,7 @@ from shoal.daemon.http.versions import versioned
 
 SHUTDOWN_TIMEOUT_S = 2.0
 BACKLOG = 128
-LOOK_AGAIN_S = 0.5
+LOOK_AGAIN_S = 0.2
 """How often a client that closed its side is looked for."""
 
 
@@ -85,19 +85,33 @@ class Connection(RequestHandler):
         """Of the newest request that is, or was, being answered."""
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio takes a truth, aiohttp gives none
-        """True: the connection stays open, for the answer."""
-        if not self._answering() or self._is_gone():
+        """True: the connection stays open, until everything that was sent is answered."""
+        payloads = self._unanswered()
+        if not payloads or not all(payload.is_eof() for payload in payloads) or self._is_gone():
             return False
-        self.close()  # what is answered now is the last
         self._look()
         return True
 
-    def _answering(self) -> bool:
-        """Whether everything that was sent is there, and something of it is not answered yet."""
+    def _look(self) -> None:
+        """Close the connection after the last answer, and give up for a client that is gone."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        unanswered = len(self._unanswered())
+        if self._is_gone():
+            self.transport.abort()
+        elif not unanswered:
+            self.transport.close()
+        else:
+            if unanswered == 1:
+                self.close()  # what is answered now is the last
+            self._loop.call_later(LOOK_AGAIN_S, self._look)
+
+    def _unanswered(self) -> list[StreamReader]:
+        """Bodies of the requests that were sent and are not answered."""
         payloads = [payload for _, payload in self._messages]
         if self._waiter is None and self.payload is not None:  # not waiting for a request: one is being answered
             payloads.append(self.payload)
-        return bool(payloads) and all(payload.is_eof() for payload in payloads)
+        return payloads
 
     def _is_gone(self) -> bool:
         """Whether the client has closed its other way too. Over TCP nobody can tell, so that it counts as gone."""
@@ -107,11 +121,3 @@ class Connection(RequestHandler):
         poll = select.poll()
         poll.register(peer.fileno(), select.POLLIN)
         return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
-
-    def _look(self) -> None:
-        if self.transport is None or self.transport.is_closing():
-            return
-        if self._is_gone():
-            self.transport.abort()
-        else:
-            self._loop.call_later(LOOK_AGAIN_S, self._look)
