@@ -98,6 +98,10 @@ class Placement(Spec, frozen=True, kw_only=True, omit_defaults=True):
     platforms: tuple[Platform, ...] = ()
 
 
+NODE_LOCAL = ("bridge", "host")
+"""Networks that every node has by itself. A task names one in place of an id; nothing is allocated for it."""
+
+
 class NetworkAttachmentSpec(Spec, frozen=True, kw_only=True, omit_defaults=True):
     target: str  # network id once stored; id or name as given
     aliases: tuple[str, ...] = ()

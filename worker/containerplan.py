@@ -13,14 +13,13 @@ import msgspec
 from shoal.api.errors import InvalidArgument
 from shoal.api.objects import NodeDescription, Task
 from shoal.api.sandbox import EndpointRequest, PublishedPort
-from shoal.api.specs import ContainerSpec, HealthCheck, LogDriver, Mount, Resources
+from shoal.api.specs import NODE_LOCAL, ContainerSpec, HealthCheck, LogDriver, Mount, Resources
 
 TASK_ID = "com.docker.swarm.task.id"
 """The label by which a task's container is found again."""
 
 _TEMPLATE = re.compile(r"\{\{\s*\.([A-Za-z.]+)\s*\}\}")
 _BRACES = re.compile(r"\{\{|\}\}")
-_PREDEFINED = ("host", "none", "bridge")
 
 
 class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +167,5 @@ def _network(task: Task) -> tuple[str, tuple[EndpointRequest, ...]]:
             EndpointRequest(network=one.network_id, aliases=one.aliases, mac=one.mac,
                             address=one.addresses[0] if one.addresses else "")
             for one in task.attachments)
-    named = [one.target for one in task.spec.networks if one.target in _PREDEFINED]
-    if named and named[0] != "bridge":
-        return named[0], ()
-    return "networks", ()
+    local = [one.target for one in task.spec.networks if one.target in NODE_LOCAL]
+    return ("host" if "host" in local else "networks"), ()

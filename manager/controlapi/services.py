@@ -11,7 +11,7 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound, NotImplementedHere
 from shoal.api.objects import Endpoint, Network, Service, UpdateStatus
-from shoal.api.specs import NetworkAttachmentSpec, ServiceSpec
+from shoal.api.specs import NODE_LOCAL, NetworkAttachmentSpec, ServiceSpec
 from shoal.api.states import TaskState
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.errors import invalid, name_taken, out_of_sequence, precondition
@@ -153,11 +153,19 @@ def _replaced(current: Service, spec: ServiceSpec, status: UpdateStatus | None) 
 
 
 def with_network_ids(spec: ServiceSpec, view: State) -> ServiceSpec:
-    """The specification with each network by its id. Raises NotFound, and InvalidArgument for two of the same."""
-    if not spec.task.networks:
+    """The specification with each network by its id. Raises NotFound, and InvalidArgument for two of the same.
+
+    A network that every node has by itself stays named, and stands alone.
+    """
+    asked = spec.task.networks
+    if not asked:
+        return spec
+    if local := [each.target for each in asked if each.target in NODE_LOCAL]:
+        if len(asked) > 1:
+            raise invalid(f"Networks: {local[0]} cannot be combined with other networks")
         return spec
     networks: list[NetworkAttachmentSpec] = []
-    for attachment in spec.task.networks:
+    for attachment in asked:
         network = _swarm_network(attachment.target, view)
         if any(each.target == network.id for each in networks):
             raise invalid(f"Networks: {network.spec.name} is named twice")
@@ -185,7 +193,7 @@ def _swarm_network(target: str, view: State) -> Network:
     try:
         network = find_network(view, target)
     except NotFound:
-        if target in ("bridge", "host", "none"):
+        if target == "none":
             raise invalid(
                 f"network {target} cannot be used with services. Only networks scoped to the swarm can be used, "
                 "such as those created with the overlay driver."

@@ -120,6 +120,16 @@ def test_a_network_in_use_is_not_removed_and_one_that_cannot_be_attached_to_is_n
     cluster.client("w1").call("DELETE", "/containers/probe", {"force": True})
 
 
+def test_a_service_may_use_the_network_of_its_host(cluster):
+    cluster.service("agent", 1, networks=["host"],
+                    command=["sh", "-c", "hostname; ip -o -4 addr show eth0; sleep 1000"], task={"Placement": {"Constraints": ["node.hostname==w2"]}})
+    cluster.runs("agent", 1)
+    said = eventually(lambda: cluster.logs("agent"), lambda lines: len(lines) == 2)
+    assert said[0] == "w2" and "10.99.0.5/24" in said[1]
+    shown = cluster.any_manager().call("GET", "/networks/host", {"scope": "swarm"})
+    assert (shown["Id"], shown["Driver"], shown["Scope"]) == ("host", "host", "swarm"), "as docker asks before a create"
+
+
 def test_hosts_know_only_the_networks_that_they_take_part_in(cluster):
     cluster.network("shop")
     cluster.service("web", 1, networks=["shop"], task={"Placement": {"Constraints": ["node.hostname==w1"]}})

@@ -239,3 +239,14 @@ def test_a_new_leader_gives_nothing_twice():
     held += [each.endpoint.virtual_ips[0].addr for each in control.state.services.values()]
     assert len(set(held)) == len(held) == 8
     assert control.state.networks["net2"].vni == 4098
+
+
+@pytest.mark.parametrize("target", ["host", "bridge"])
+def test_a_network_that_every_node_has_needs_nothing_allocated(target):
+    plane = ControlPlane()
+    plane.must(Create(record=cluster()), Create(record=node("n1")))
+    plane.must(Create(record=service(replicas=1, networks=[target])))
+    plane.converge()
+    task, = plane.running()
+    assert task.attachments == ()
+    assert plane.state.services["s1"].endpoint.virtual_ips == ()

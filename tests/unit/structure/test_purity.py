@@ -26,7 +26,7 @@ def contract():
     return next(each["source_modules"] for each in contracts if each["name"] == CONTRACT)
 
 
-@pytest.mark.parametrize("module", marked())
+@pytest.mark.parametrize("module", list(marked()))
 def test_what_is_marked_pure_is_under_the_contract(module, contract):
     assert any(module == each or module.startswith(each + ".") for each in contract), (
         f"{module} says that it is pure: add it to the contract in pyproject.toml")

@@ -74,7 +74,7 @@ def test_networks_limits_and_ports() -> None:
     assert made.hosts == ("db:192.0.2.9",)
 
 
-@pytest.mark.parametrize(("target", "mode"), [("host", "host"), ("none", "none"), ("bridge", "networks")])
+@pytest.mark.parametrize(("target", "mode"), [("host", "host"), ("bridge", "networks")])
 def test_predefined_networks(target: str, mode: str) -> None:
     base = task()
     spec = msgspec.structs.replace(base.spec, networks=(NetworkAttachmentSpec(target=target),))
