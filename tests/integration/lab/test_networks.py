@@ -122,7 +122,8 @@ def test_a_network_in_use_is_not_removed_and_one_that_cannot_be_attached_to_is_n
 
 def test_a_service_may_use_the_network_of_its_host(cluster):
     cluster.service("agent", 1, networks=["host"],
-                    command=["sh", "-c", "hostname; ip -o -4 addr show eth0; sleep 1000"], task={"Placement": {"Constraints": ["node.hostname==w2"]}})
+                    command=["sh", "-c", "hostname; ip -o -4 addr show eth0; sleep 1000"],
+                    task={"Placement": {"Constraints": ["node.hostname==w2"]}})
     cluster.runs("agent", 1)
     said = eventually(lambda: cluster.logs("agent"), lambda lines: len(lines) == 2)
     assert said[0] == "w2" and "10.99.0.5/24" in said[1]
