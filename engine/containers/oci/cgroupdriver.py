@@ -78,10 +78,31 @@ class Systemd(msgspec.Struct, frozen=True):
             "org.systemd.property.TimeoutStopUSec": f"uint64 {patience_s * 1_000_000}",
             "org.systemd.property.TasksMax": f"uint64 {limits.pids if limits.pids > 0 else _UNLIMITED}",
         }
-        if limits.memory_bytes:
-            swap = swap_beside_memory(limits)
-            told["org.systemd.property.MemorySwapMax"] = f"uint64 {swap if swap >= 0 else _UNLIMITED}"
+        told |= {f"org.systemd.property.{name}": f"uint64 {value}" for name, value in _numbers(limits).items()}
         return told
+
+
+def _numbers(limits: Limits) -> dict[str, int]:
+    """The limits as systemd's numeric properties. crun 1.8 tells systemd none of them, and a reload would lift them."""
+    found = {}
+    if limits.memory_bytes:
+        swap = swap_beside_memory(limits)
+        found["MemoryMax"] = limits.memory_bytes
+        found["MemorySwapMax"] = swap if swap >= 0 else _UNLIMITED
+    if limits.memory_reservation_bytes:
+        found["MemoryLow"] = limits.memory_reservation_bytes
+    if limits.cpu_shares:
+        found["CPUWeight"] = v2_weight(limits.cpu_shares)
+    quota, period = cpu_quota(limits)
+    if quota > 0:
+        found["CPUQuotaPeriodUSec"] = period or PERIOD_US
+        found["CPUQuotaPerSecUSec"] = _percent(quota, period) * 10_000
+    return found
+
+
+def _percent(quota_us: int, period_us: int) -> int:
+    """Of one CPU, rounded up."""
+    return -(-quota_us * 100 // (period_us or PERIOD_US))
 
 
 Driver = CgroupFS | Systemd
@@ -146,7 +167,7 @@ def unit_properties(limits: Limits) -> list[str]:
     if period:
         found["CPUQuotaPeriodSec"] = f"{period}us"
     if quota:
-        found["CPUQuota"] = f"{-(-quota * 100 // (period or PERIOD_US))}%" if quota > 0 else ""
+        found["CPUQuota"] = f"{_percent(quota, period)}%" if quota > 0 else ""
     if limits.cpuset_cpus:
         found["AllowedCPUs"] = limits.cpuset_cpus
     if limits.cpuset_mems:

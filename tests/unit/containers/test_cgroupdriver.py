@@ -90,6 +90,20 @@ def test_annotations() -> None:
     assert CgroupFS().annotations(Limits(pids=7)) == {}
 
 
+@pytest.mark.parametrize(("limits", "told"), [
+    (Limits(memory_bytes=100, memory_reservation_bytes=50), {"MemoryMax": 100, "MemorySwapMax": 100, "MemoryLow": 50}),
+    (Limits(memory_bytes=100, memory_swap_bytes=-1), {"MemoryMax": 100, "MemorySwapMax": 2**64 - 1}),
+    (Limits(nano_cpus=500_000_000), {"CPUQuotaPeriodUSec": 100_000, "CPUQuotaPerSecUSec": 500_000}),
+    (Limits(cpu_quota_us=1234), {"CPUQuotaPeriodUSec": 100_000, "CPUQuotaPerSecUSec": 20_000}),
+    (Limits(cpu_quota_us=-1, cpu_shares=1024), {"CPUWeight": 39}),
+])
+def test_a_reload_of_systemd_finds_every_limit(limits: Limits, told: dict[str, int]) -> None:
+    """crun does not tell it of them."""
+    before, now = Systemd().annotations(Limits()), Systemd().annotations(limits)
+    changed = {key.removeprefix("org.systemd.property."): value for key, value in now.items() if key not in before}
+    assert changed == {name: f"uint64 {value}" for name, value in told.items()}
+
+
 @pytest.mark.parametrize(("stop_timeout_s", "patience_us"), [(None, 10_000_000), (3, 3_000_000), (-1, 10_000_000)])
 def test_patience_when_the_host_goes_down(stop_timeout_s: int | None, patience_us: int) -> None:
     told = Systemd().annotations(Limits(), stop_timeout_s)
