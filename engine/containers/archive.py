@@ -115,7 +115,7 @@ class Archives:
             async with _ended(await _start(request)) as process:
                 yield process
         finally:
-            await self._engine.mounts.close(holder)
+            await self._engine.mounts.close(container.mounts, holder)
 
     async def _binds(self, container: Container, holder: str) -> list[tuple[str, str, bool]]:
         """(source, target, read-only), outer before inner. What is in memory only (tmpfs) is not there."""

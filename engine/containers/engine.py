@@ -103,7 +103,8 @@ class Engine:
         self._wanted_runtime = runtime
         self._waits = Waits()
         self._watches = Watches()
-        self.mounts = Mounts(self.volumes, self._table.find, self._emit_volume)
+        self.mounts = Mounts(self.volumes, rootfs, find=self._table.find, emit=self._emit_volume,
+                             image_of=lambda reference: images.resolve(reference).id)
         self._rotation = Rotation(self._running_logs)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -142,6 +143,9 @@ class Engine:
             self.mounts.adopt(self._table.get(container_id))
         await self.volumes.sweep(self._life.monitors)
         self.volumes.let_go_s = patience_s
+        for root in self._rootfs.used():  # of containers that were being made, of images that were being read
+            if not self._table.folder(root.partition("-")[0]).exists():
+                await self._rootfs.remove(root)
 
     async def close(self) -> None:
         """Let go; containers live on."""
@@ -199,7 +203,8 @@ class Engine:
 
     def image_users(self, image_id: str) -> Iterable[ImageUser]:
         """The containers made from an image (for `Images.users`)."""
-        return [ImageUser(one.id, one.state.running) for one in self._table.all() if one.image_id == image_id]
+        return [ImageUser(one.id, one.state.running) for one in self._table.all()
+                if one.image_id == image_id or any(point.image_id == image_id for point in one.mounts)]
 
     def watch(self, changed: Callable[[str], None]) -> Callable[[], None]:
         """`changed` hears the id of each container whose record changed. Returns what ends that."""

@@ -222,7 +222,7 @@ class Launcher:
         results = await asyncio.gather(
             asyncio.to_thread(self._clear_processes, container), self._networking.down(container.id),
             self._rootfs.release(container.id), return_exceptions=True)
-        await self._mounts.close(container.id)
+        await self._mounts.close(container.mounts, container.id)
         if (mounted := self.monitors.bundle(container.id) / VOLUMES_MOUNTED).exists():
             mounted.unlink()
             self._mounts.tell("unmount", container)

@@ -7,6 +7,7 @@ OCI's words.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig, MountPoint, MountRequest
+from shoal.engine.storage.rootfs import RootFSStore
 from shoal.engine.volumes import content
 from shoal.engine.volumes.volumes import Volumes
 
@@ -26,11 +28,17 @@ TMPFS_DEFAULTS = ("noexec", "nosuid", "nodev")
 
 
 class Mounts:
-    """`find` gives the container that --volumes-from names; `emit` tells of volumes mounted and unmounted."""
+    """`find` gives the container that --volumes-from names, `image_of` the id of an image by a reference.
 
-    def __init__(self, volumes: Volumes, find: Callable[[str], Container], emit: EmitVolume) -> None:
+    `emit` tells of volumes mounted and unmounted.
+    """
+
+    def __init__(self, volumes: Volumes, rootfs: RootFSStore, *, find: Callable[[str], Container],
+                 image_of: Callable[[str], str], emit: EmitVolume) -> None:
         self._volumes = volumes
+        self._rootfs = rootfs
         self._find = find
+        self._image_of = image_of
         self._emit = emit
 
     async def resolve(self, config: ContainerConfig, host: HostConfig, claim: str) -> tuple[MountPoint, ...]:
@@ -85,6 +93,9 @@ class Mounts:
     async def _resolve(self, request: MountRequest, target: str, claim: str) -> MountPoint:
         if request.type == "volume":
             return await self._volume(request, target, claim)
+        if request.type == "image":
+            return MountPoint(type="image", target=target, name=request.source, writable=False, request=request,
+                              image_id=self._image_of(request.source))
         if request.type == "tmpfs":
             return MountPoint(type="tmpfs", target=target, writable=not request.read_only, request=request)
         _bind_source(request)
@@ -122,16 +133,23 @@ class Mounts:
         sources = {}
         for point in points:
             if point.type == "volume":
-                source = str(await self._volumes.mount(point.name, holder))
-                if point.request is not None and point.request.subpath:
-                    source = await content.subpath(
-                        source, point.request.subpath, foreign=self._volumes.foreign(point.name))
-                sources[point.target] = source
+                source, foreign = await self._volumes.mount(point.name, holder), self._volumes.foreign(point.name)
+            elif point.type == "image":
+                source, foreign = await self._rootfs.prepare(_image_root(holder, point), point.image_id), False
+            else:
+                continue
+            inside = point.request.subpath if point.request is not None else ""
+            sources[point.target] = str(source)
+            if inside:
+                sources[point.target] = await content.subpath(str(source), inside, foreign=foreign)
         return sources
 
-    async def close(self, holder: str) -> None:
-        """Let go of what was mounted for it. Never raises for a volume that cannot be let go of."""
+    async def close(self, points: Iterable[MountPoint], holder: str) -> None:
+        """Let go of what was mounted for it. Idempotent; a volume that cannot be let go of is logged."""
         await self._volumes.release(holder)
+        for point in points:
+            if point.type == "image":
+                await self._rootfs.remove(_image_root(holder, point))
 
     def adopt(self, container: Container) -> None:
         """It runs."""
@@ -154,6 +172,11 @@ class Mounts:
         return [_ready(point, sources) for point in sorted(points, key=lambda point: point.target.count("/"))]
 
 
+def _image_root(holder: str, point: MountPoint) -> str:
+    """Of an image that is mounted, among the containers' roots: begins with its holder's, which owns it."""
+    return f"{holder}-{hashlib.sha256(point.target.encode()).hexdigest()[:12]}"
+
+
 def _ready(point: MountPoint, sources: Mapping[str, str]) -> dict[str, Any]:
     if point.type == "tmpfs":
         return _tmpfs(point)
@@ -170,7 +193,7 @@ def _ready(point: MountPoint, sources: Mapping[str, str]) -> dict[str, Any]:
 def check(request: MountRequest) -> None:
     """Raises InvalidArgument in Docker's words."""
     prefix = f'invalid mount config for type "{request.type}"'
-    if request.type not in ("bind", "volume", "tmpfs"):
+    if request.type not in ("bind", "volume", "tmpfs", "image"):
         raise InvalidArgument(f"mount type unknown: \"{request.type}\"")
     if not request.target:
         raise InvalidArgument(f"{prefix}: field Target must not be empty")
@@ -186,6 +209,8 @@ def check(request: MountRequest) -> None:
                 f"{prefix}: invalid mount path: '{request.source}' mount path must be absolute")
         if request.propagation not in PROPAGATIONS:
             raise InvalidArgument(f"{prefix}: invalid propagation mode: {request.propagation}")
+    if request.type == "image" and not request.source:
+        raise InvalidArgument(f"{prefix}: field Source must not be empty")
     if request.type == "tmpfs" and request.source:
         raise InvalidArgument(f"{prefix}: field Source must not be specified")
 

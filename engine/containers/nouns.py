@@ -62,15 +62,15 @@ class RestartPolicy(Noun, frozen=True, kw_only=True, omit_defaults=True):
 class MountRequest(Noun, frozen=True, kw_only=True, omit_defaults=True):
     """A mount into the container. An empty `source` of a volume: an anonymous one."""
 
-    type: str = "bind"  # bind, volume, tmpfs
-    source: str = ""  # a path, or the volume's name
+    type: str = "bind"  # bind, volume, tmpfs, image
+    source: str = ""  # a path, the volume's name, or an image
     target: str
     read_only: bool = False
     propagation: str = ""  # bind: rprivate (default), private, rshared, shared, rslave, slave
     create_source: bool = False  # bind: make the directory where there is none (`-v`, not `--mount`)
     no_copy: bool = False  # volume: do not fill an empty one with what the image has at the target
     non_recursive: bool = False  # bind
-    subpath: str = ""  # volume
+    subpath: str = ""  # volume, image
     tmpfs_size_bytes: int = 0
     tmpfs_mode: int = 0
     options: tuple[str, ...] = ()  # tmpfs: more options of mount(8)
@@ -212,10 +212,11 @@ class State(Noun, frozen=True, kw_only=True, omit_defaults=True):
 class MountPoint(Noun, frozen=True, kw_only=True, omit_defaults=True):
     """A mount as it was resolved when the container was made."""
 
-    type: str  # bind, volume, tmpfs
+    type: str  # bind, volume, tmpfs, image
     target: str
     source: str = ""  # on the host
-    name: str = ""  # of the volume
+    name: str = ""  # of the volume, or of the image
+    image_id: str = ""
     driver: str = ""
     mode: str = ""
     writable: bool = True

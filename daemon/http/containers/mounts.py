@@ -10,6 +10,7 @@ from shoal.api.errors import InvalidArgument, NotImplementedHere
 from shoal.daemon.http.containers.wire import (
     BindOptionsWire,
     HostWire,
+    ImageOptionsWire,
     MountWire,
     TmpfsOptionsWire,
     VolumeOptionsWire,
@@ -70,11 +71,12 @@ def tmpfs(target: str, options: str) -> MountRequest:
 
 
 def _mount(wire: MountWire) -> MountRequest:
-    if wire.type in ("image", "npipe", "cluster"):
-        raise NotImplementedHere(f"Mounts: type {wire.type} is not supported: use bind, volume or tmpfs")
+    if wire.type in ("npipe", "cluster"):
+        raise NotImplementedHere(f"Mounts: type {wire.type} is not supported: use bind, volume, tmpfs or image")
     for kind, shown, given in (("bind", "BindOptions", wire.bind_options),
                                ("volume", "VolumeOptions", wire.volume_options),
-                               ("tmpfs", "TmpfsOptions", wire.tmpfs_options)):
+                               ("tmpfs", "TmpfsOptions", wire.tmpfs_options),
+                               ("image", "ImageOptions", wire.image_options)):
         if kind != wire.type and given is not None:
             raise InvalidArgument(f'invalid mount config for type "{wire.type}": field {shown} must not be specified')
     plain = MountRequest(type=wire.type, source=wire.source, target=wire.target, read_only=wire.read_only)
@@ -82,6 +84,9 @@ def _mount(wire: MountWire) -> MountRequest:
         return _with_bind_options(plain, wire.bind_options or BindOptionsWire())
     if wire.type == "tmpfs":
         return _with_tmpfs_options(plain, wire.tmpfs_options or TmpfsOptionsWire())
+    if wire.type == "image":
+        options = wire.image_options or ImageOptionsWire()
+        return replace(plain, read_only=True, subpath=_inside(options.subpath, "image"))
     return _with_volume_options(plain, wire.volume_options or VolumeOptionsWire())
 
 
@@ -104,9 +109,14 @@ def _with_volume_options(mount: MountRequest, options: VolumeOptionsWire) -> Mou
     if "/" in mount.source:
         raise InvalidArgument(f'invalid mount config for type "volume": "{mount.source}" includes invalid characters '
                               "for a local volume name")
-    subpath = posixpath.normpath(options.subpath) if options.subpath else ""
-    if subpath.startswith(("/", "../")) or subpath == "..":
-        raise InvalidArgument('invalid mount config for type "volume": subpath must be a relative path within the '
-                              "volume")
-    return replace(mount, no_copy=options.no_copy, subpath=subpath, volume_driver=options.driver_config.name,
-                   volume_options=options.driver_config.options, volume_labels=options.labels)
+    return replace(mount, no_copy=options.no_copy, subpath=_inside(options.subpath, "volume"),
+                   volume_driver=options.driver_config.name, volume_options=options.driver_config.options,
+                   volume_labels=options.labels)
+
+
+def _inside(subpath: str, kind: str) -> str:
+    clean = posixpath.normpath(subpath) if subpath else ""
+    if clean.startswith(("/", "../")) or clean == "..":
+        raise InvalidArgument(f'invalid mount config for type "{kind}": subpath must be a relative path within the '
+                              f"{kind}")
+    return clean

@@ -140,6 +140,8 @@ def _mount(mount: MountRequest) -> dict[str, Any]:
         driver = {"Name": mount.volume_driver, "Options": mount.volume_options}
         options = {"NoCopy": mount.no_copy, "Labels": mount.volume_labels, "Subpath": mount.subpath,
                    "DriverConfig": driver if any(driver.values()) else None}
+    elif mount.type == "image":
+        options = {"Subpath": mount.subpath}
     elif mount.type == "tmpfs":
         options = {"SizeBytes": mount.tmpfs_size_bytes, "Mode": mount.tmpfs_mode,
                    "Options": [each.split("=", 1) for each in mount.options]}

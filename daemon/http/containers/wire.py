@@ -88,6 +88,10 @@ class TmpfsOptionsWire(Wire, frozen=True):
     options: tuple[tuple[str, ...], ...] = ()
 
 
+class ImageOptionsWire(Wire, frozen=True):
+    subpath: str = ""
+
+
 class MountWire(Wire, frozen=True):
     type: str = ""
     source: str = ""
@@ -97,6 +101,7 @@ class MountWire(Wire, frozen=True):
     bind_options: BindOptionsWire | None = None
     volume_options: VolumeOptionsWire | None = None
     tmpfs_options: TmpfsOptionsWire | None = None
+    image_options: ImageOptionsWire | None = None
 
 
 class LimitsWire(Wire, frozen=True):

@@ -164,3 +164,30 @@ def test_disk_full_while_a_volume_is_filled(host: Machine) -> None:
     assert host.docker("ps", "--all", "--quiet") == ""
     assert host.docker("run", "--rm", "--volume", "small:/x:nocopy", "busybox", "ls", "/x") == ""
     host.docker("volume", "rm", "small")
+
+
+def test_images_as_mounts(host: Machine) -> None:
+    """Read-only, with subpaths; the image stays while a container has it."""
+    host.docker("run", "--name", "maker", "busybox", "sh", "-c", "mkdir -p /in/deep; echo data > /in/deep/file")
+    host.docker("commit", "maker", "content")
+    host.docker("rm", "maker")
+    mounts = [{"Type": "image", "Source": "content", "Target": "/whole"},
+              {"Type": "image", "Source": "content", "Target": "/part", "ImageOptions": {"Subpath": "in/deep"}}]
+    command = "cat /whole/in/deep/file /part/file; ! touch /part/x 2>/dev/null"
+    status, made = host.call("POST", "/containers/create?name=user", {
+        "Image": "busybox", "Cmd": ["sh", "-c", command], "HostConfig": {"Mounts": mounts}})
+    assert status == 201, made
+    for _ in range(2):
+        assert host.docker("start", "--attach", "user") == "data\ndata"
+    shown = host.inspect("user")
+    assert [(each["Type"], each["Name"], each["RW"]) for each in shown["Mounts"]] == [("image", "content", False)] * 2
+    assert shown["HostConfig"]["Mounts"][1]["ImageOptions"] == {"Subpath": "in/deep"}
+    assert "container" in host.docker("rmi", "content", code=1)
+    host.docker("cp", "user:/part/file", str(host.root / "file"))
+    assert (host.root / "file").read_text() == "data\n"
+    host.docker("rm", "user")
+    assert [each.name for each in (host.root / "data/overlay2/containers").iterdir()] == []
+    host.docker("rmi", "content")
+    bad = [{"Type": "image", "Source": source, "Target": "/x"} for source in ("no-such-image", "")]
+    assert [host.call("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Mounts": [mount]}})[0]
+            for mount in bad] == [404, 400]
