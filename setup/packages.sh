@@ -1,12 +1,13 @@
 #!/bin/sh
-# Installs the Debian packages that Shoal stands on. Does nothing where they are all there.
+# Installs the Debian packages that Shoal stands on, or those that are named. Does nothing where they are all there,
+# and starts no service of theirs.
 set -eu
 
 packages="runc crun conmon catatonit nftables libnftables1 conntrack iproute2 util-linux busybox-static
 golang-github-containers-common python3-venv"
 
 missing=
-for package in $packages; do
+for package in ${*:-$packages}; do
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
         missing="$missing $package"
 done
@@ -15,6 +16,11 @@ done
 if [ "$(id -u)" -ne 0 ]; then
     echo "these packages are missing:$missing. Install them, or run this as root." >&2
     exit 1
+fi
+if [ ! -e /usr/sbin/policy-rc.d ]; then # Debian's way to say that nothing is to be started
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 fi
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of words is meant
