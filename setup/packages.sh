@@ -7,6 +7,7 @@ packages="runc crun conmon catatonit nftables libnftables1 conntrack iproute2 ut
 golang-github-containers-common python3-venv"
 
 missing=
+# shellcheck disable=SC2048 # no name of a package holds a space
 for package in ${*:-$packages}; do
     dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
         missing="$missing $package"
