@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
+from shoal.engine.volumes.holds import Holds
 from shoal.engine.volumes.volumes import Volumes
 
 
@@ -40,3 +41,47 @@ async def test_volumes_that_are_refused(tmp_path: Path, arguments: dict[str, obj
     with pytest.raises(error):
         await Volumes(tmp_path / "volumes", tmp_path / "held").create(**arguments)  # type: ignore[arg-type]
     assert list((tmp_path / "volumes").iterdir()) == []
+
+
+async def test_claims_protect_until_they_are_settled(tmp_path: Path) -> None:
+    """Between the making of a volume and of the container that refers to it nobody takes it away."""
+    volumes = Volumes(tmp_path / "volumes", tmp_path / "held")
+    made = await volumes.create(claim="c1")
+    with pytest.raises(Conflict, match=r"volume is in use - \[c1\]"):
+        await volumes.remove(made.name)
+    assert (await volumes.prune()).deleted == ()
+    volumes.settle("c1")
+    assert (await volumes.prune()).deleted == (made.name,)
+
+
+async def test_what_a_killed_daemon_left_is_swept(tmp_path: Path) -> None:
+    """A folder without a record is deleted, one whose record cannot be read is not; who is gone lets go."""
+    root, held = tmp_path / "volumes", tmp_path / "held"
+    await Volumes(root, held).create("whole")
+    for name in ("half", "unreadable"):
+        (root / name / "_data").mkdir(parents=True)
+    (root / "unreadable/volume.json").write_text("{")
+    holds = Holds(held)
+    for holder in ("lives", "gone"):
+        holds.put("whole", holder, "/somewhere")
+    again = Volumes(root, held)
+    await again.sweep(["lives"])
+    assert sorted(place.name for place in root.iterdir()) == ["unreadable", "whole"]
+    assert Holds(held).of("whole") == {"lives": "/somewhere"}
+    assert [volume.name for volume in again.all()] == ["whole"]
+
+
+def test_holds_are_kept_on_disk(tmp_path: Path) -> None:
+    holds = Holds(tmp_path)
+    holds.put("vol", "c1")
+    holds.put("vol", "c1", "/there")
+    holds.put("vol", "c2")
+    holds.put("other", "c1", "/elsewhere")
+    again = Holds(tmp_path)
+    assert (again.of("vol"), again.mountpoint("vol")) == ({"c1": "/there", "c2": ""}, "/there")
+    assert (sorted(again.by("c1")), again.holders()) == (["other", "vol"], {"c1", "c2"})
+    again.drop("vol", "c1")
+    again.drop("vol", "c2")
+    again.drop("vol", "c2")
+    assert [place.name for place in tmp_path.iterdir()] == ["other"]
+    assert Holds(tmp_path).of("vol") == {}
