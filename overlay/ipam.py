@@ -30,7 +30,7 @@ def choose_subnet(used: Iterable[str]) -> str:
 def choose_subnet6(seed: str, used: Iterable[str]) -> str:
     """A /64 of a unique local prefix (RFC 4193) made of `seed`, at least ten random hexadecimal digits."""
     taken = [IPv6Network(subnet) for subnet in used]
-    for number in range(1, 1 << 16):
+    for number in range(1, 256):
         pool = IPv6Network((int(f"fd{seed[:10]}{number:04x}", 16) << 64, 64))
         if not any(pool.overlaps(other) for other in taken):
             return str(pool)
