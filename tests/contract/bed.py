@@ -19,6 +19,7 @@ from tests.integration.daemon.host import CGROUPS, Machine, until
 HOST = "http://localhost"  # each request goes to the socket
 BASE = f"{HOST}/v1.50"
 TIMEOUT_S = 20.0
+ADDRESS = "10.213.0.1:2377"
 
 STILL, RUNNING, PAUSED, OVER = "contract-still", "contract-running", "contract-paused", "contract-over"
 VOLUME, NETWORK, OVERLAY, SERVICE, TAG = (
@@ -50,7 +51,7 @@ class Bed:
             "sh", "-c", "ip link add contract0 type veth peer contract1 && ip link set contract0 up && "
             "ip link set contract1 up && ip addr add 10.213.0.1/24 dev contract0")
         assert added.returncode == 0, added.stderr
-        self.call("POST", "/swarm/init", {"ListenAddr": "10.213.0.1:2377", "AdvertiseAddr": "10.213.0.1"})
+        self.call("POST", "/swarm/init", {"ListenAddr": ADDRESS, "AdvertiseAddr": ADDRESS})
 
     def thaw(self) -> None:
         """Let paused containers end: what is frozen cannot be killed."""

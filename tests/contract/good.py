@@ -66,6 +66,13 @@ def _left_exec(bed: Bed) -> Json:
     return {"path": {"id": made["Id"]}}
 
 
+def _terminal(bed: Bed) -> Json:
+    body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "Tty": True}
+    bed.call("POST", "/containers/create?name=contract-terminal", body, ok=(409,))
+    bed.call("POST", "/containers/contract-terminal/start")
+    return {}
+
+
 def _connected(bed: Bed) -> Json:
     bed.call("POST", f"/networks/{NETWORK}/connect", {"Container": RUNNING}, ok=(403, 409))
     return {}
@@ -134,7 +141,7 @@ GOOD: dict[str, list[Good]] = {
     "GET /containers/{id}/export": [container(OVER)],
     "GET /containers/{id}/stats": [container(RUNNING, stream=False),
                                    container(OVER, stream=False, **{"one-shot": True})],
-    "POST /containers/{id}/resize": [],
+    "POST /containers/{id}/resize": [Good(path={"id": "contract-terminal"}, query={"h": 10, "w": 20}, given=_terminal)],
     "POST /containers/{id}/start": [container(STILL, status=204), container(RUNNING, status=304)],
     "POST /containers/{id}/stop": [container(RUNNING, status=204, t=0), container(OVER, status=304)],
     "POST /containers/{id}/restart": [container(RUNNING, status=204, t=0)],
@@ -154,7 +161,10 @@ GOOD: dict[str, list[Good]] = {
     "GET /images/json": [Good(), Good(query={"all": True, "digests": True, "shared-size": True, "manifests": True})],
     "POST /build/prune": [Good()],
     "POST /commit": [Good(query={"container": OVER}, body={"Env": ["A=1"]}, status=201)],
-    "POST /images/create": [],
+    "POST /images/create": [
+        Good(query={"fromImage": "busybox", "tag": "latest"}),
+        Good(query={"fromSrc": "-", "repo": "contract", "tag": "imported"}, body=tar(file=b"x"),
+             media_type="application/octet-stream")],
     "GET /images/{name}/json": [Good(path={"name": "busybox"})],
     "GET /images/{name}/history": [Good(path={"name": "busybox"})],
     "POST /images/{name}/tag": [Good(path={"name": "busybox"}, query={"repo": "contract", "tag": "other"}, status=201)],
@@ -194,7 +204,6 @@ GOOD: dict[str, list[Good]] = {
         given=_unconnected)],
     "POST /networks/{id}/disconnect": [Good(path={"id": NETWORK}, body={"Container": RUNNING}, given=_connected)],
     "POST /networks/prune": [Good(query=filters(label=["nothing"]))],
-    "POST /auth": [],
     "GET /plugins": [Good()],
     "GET /nodes": [Good()],
     "GET /nodes/{id}": [Good(path={"id": "self"})],
