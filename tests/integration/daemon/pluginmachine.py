@@ -12,10 +12,10 @@ from pathlib import Path
 from shoal.lab.processes import entering
 from tests.integration.daemon.host import DEADLINE_S, Machine, until
 
-TIMEOUT_S = 3.0
-
 
 class PluginMachine(Machine):
+    timeout_s = 60.0
+
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.plugins = root / "plugins"
@@ -24,7 +24,7 @@ class PluginMachine(Machine):
 
     def _config(self) -> Path:
         path = self.root / "shoald.json"
-        path.write_text(json.dumps({"plugin-folders": [str(self.plugins)], "plugin-timeout-s": TIMEOUT_S}))
+        path.write_text(json.dumps({"plugin-folders": [str(self.plugins)], "plugin-timeout-s": self.timeout_s}))
         return path
 
     def plugin_socket(self, name: str) -> Path:
