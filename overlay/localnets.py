@@ -81,9 +81,13 @@ class LocalNetworks:
         return network
 
     def remove(self, network: LocalNetwork) -> None:
+        """Nobody finds it any more; its record stays until `forget`: a crash in between brings it back whole."""
         if network.name in PREDEFINED and network.name != GWBRIDGE:
             raise PermissionDenied(f"{network.name} is a pre-defined network and cannot be removed")
         del self.by_id[network.id]
+
+    def forget(self, network: LocalNetwork) -> None:
+        """Its link is gone, too."""
         self._folder.drop(network.id)
 
     def bridges(self) -> list[LocalNetwork]:

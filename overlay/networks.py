@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +25,8 @@ from shoal.overlay.records import PREDEFINED, Attached, LocalNetwork, LocalNetwo
 from shoal.overlay.sandboxes import DnsSockets, Plumber
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 AUDIT_PERIOD_S = 300
@@ -125,10 +128,7 @@ class Networks(Containers):
                 if network.name not in PREDEFINED and not self._taken.get(network.id)]
 
     async def create_network(self, spec: LocalNetworkSpec) -> LocalNetwork:
-        """Runs to its end, also when the caller is cancelled."""
-        making = asyncio.ensure_future(self._create_network(spec))
-        making.add_done_callback(seen)
-        return await asyncio.shield(making)
+        return await _to_its_end(self._create_network(spec))
 
     async def _create_network(self, spec: LocalNetworkSpec) -> LocalNetwork:
         network = self._local.create(spec, await self._in_thread(kernel.used_subnets))
@@ -137,6 +137,7 @@ class Networks(Containers):
             made = await self._in_thread(ensure, network)
         except BaseException:
             self._local.remove(network)
+            self._local.forget(network)
             raise
         if network.foreign and (made or self._local.shares_own_parent(network)):
             network = msgspec.structs.replace(network, foreign=False)
@@ -146,6 +147,9 @@ class Networks(Containers):
 
     async def remove_network(self, reference: str) -> LocalNetwork:
         """Raises PermissionDenied for a predefined network, or one with sandboxes."""
+        return await _to_its_end(self._remove_network(reference))
+
+    async def _remove_network(self, reference: str) -> LocalNetwork:
         network = self._local.resolve(reference)
         if self._taken.get(network.id) and network.name not in PREDEFINED:
             raise PermissionDenied(f"error while removing network: network {network.name} id {network.id} "
@@ -154,6 +158,7 @@ class Networks(Containers):
         self._taken.pop(network.id, None)
         if not network.foreign and not self._local.parent_is_shared(network):
             await self._in_thread(self._kernel.remove_link, network.link)
+        self._local.forget(network)
         await self._rewrite_host_table()
         return network
 
@@ -223,3 +228,10 @@ class Networks(Containers):
             log.error("a sandbox's resolver cannot listen again", extra={
                 "container": record.container_id, "port": record.dns_port, "error": str(error)})
             return None
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it goes on when the caller is cancelled, so that record and kernel agree."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(seen)
+    return await asyncio.shield(task)

@@ -70,7 +70,7 @@ def test_refused_and_nothing_changed(nets: LocalNetworks, spec: dict[str, object
     assert nets.by_id == before
 
 
-def test_create_twice_and_remove(nets: LocalNetworks) -> None:
+def test_create_twice_and_remove(nets: LocalNetworks, tmp_path: Path) -> None:
     made = nets.create(LocalNetworkSpec(name="mine", subnet="10.9.0.0/24"), [])
     assert made.gateway == "10.9.0.1" and len(made.link) == 15
     with pytest.raises(ShoalError) as caught:
@@ -78,6 +78,12 @@ def test_create_twice_and_remove(nets: LocalNetworks) -> None:
     assert caught.value.status == 409
     nets.remove(nets.resolve(made.id[:8]))
     assert nets.named("mine") is None
+    crashed = LocalNetworks(tmp_path / "networks")
+    crashed.load([])
+    assert crashed.named("mine") == made  # its bridge may still be there: whole again, rather than leaked
+    nets.forget(made)
+    crashed.load([])
+    assert crashed.named("mine") is None
     with pytest.raises(ShoalError) as caught:
         nets.remove(nets.resolve("bridge"))
     assert caught.value.status == 403
