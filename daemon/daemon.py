@@ -79,7 +79,8 @@ class Daemon:
         settings = self.settings
         attaching, self.swarm = join_parts(
             data_root=self.data_root, run_root=self.run_root, networks=self.networks,
-            engine=lambda: EngineContainers(self.engine), labels=settings.engine_labels, hooks=self.hooks)
+            engine=lambda: EngineContainers(self.engine), labels=settings.engine_labels,
+            volume_drivers=lambda: self.engine.volumes.drivers.names(), hooks=self.hooks)
         self.attaching = attaching
         self._closing.push_async_callback(attaching.close)
         announced = Announced(attaching, lambda *event: self.engine.events.publish(*event), self._driver_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from shoal.api.objects import NodeDescription
@@ -14,12 +15,11 @@ PLUGINS = (
     ("Network", "host"),
     ("Network", "null"),
     ("Network", "overlay"),
-    ("Volume", "local"),
 )
 
 
-def describe(labels: dict[str, str]) -> NodeDescription:
-    """As it is now. `labels`: the engine's."""
+def describe(labels: dict[str, str], volume_drivers: Iterable[str] = ("local",)) -> NodeDescription:
+    """As it is now. `labels`: the engine's; `volume_drivers`: those that it finds."""
     kernel = os.uname()
     return NodeDescription(
         hostname=kernel.nodename,
@@ -31,5 +31,5 @@ def describe(labels: dict[str, str]) -> NodeDescription:
         ),
         engine_version=version("shoal"),
         engine_labels=labels,
-        plugins=PLUGINS,
+        plugins=(*PLUGINS, *(("Volume", name) for name in volume_drivers)),
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
+from shoal.api.objects import NodeDescription
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.swarm.host import SwarmHost
 from shoal.daemon.swarm.info import SwarmInfo
@@ -24,16 +25,19 @@ from shoal.worker.engine_executor import ContainerEngine, EngineExecutor
 
 def join_parts(
     *, data_root: Path, run_root: Path, networks: Networks, engine: Callable[[], ContainerEngine],
-    labels: dict[str, str], hooks: Hooks,
+    labels: dict[str, str], volume_drivers: Callable[[], list[str]], hooks: Hooks,
 ) -> tuple[Attaching, SwarmHost]:
     """What the engine uses for its networks, and the swarm's part. Fills `hooks` in.
 
-    `engine` is asked when an agent starts: the engine itself needs the first result.
+    `engine` and `volume_drivers` are asked when an agent starts: the engine itself needs the first result.
     """
+    def description() -> NodeDescription:
+        return describe(labels, volume_drivers())
+
     swarm = SwarmHost(
         data_root=data_root, run_root=run_root, networks=networks,
-        executor=lambda node_id: EngineExecutor(engine(), node_id, lambda: describe(labels)),
-        describe=lambda: describe(labels))
+        executor=lambda node_id: EngineExecutor(engine(), node_id, description),
+        describe=description)
 
     def is_local(reference: str) -> bool:
         try:
