@@ -47,6 +47,7 @@ NOT_BUILT = {
     "POST /secrets/create": "secrets",
     "POST /configs/create": "configs",
     "POST /swarm/init": "a new cluster of an old one's state",
+    "POST /swarm/update": "locking managers (autolock)",
     "POST /services/create": "jobs, and what else docs/compatibility.md names",
     "POST /services/{id}/update": "as for create",
     "POST /containers/create": "options that docs/compatibility.md names",
