@@ -208,3 +208,18 @@ def test_mounts_are_known_again_after_a_kill(host: Host) -> None:
     host.docker("stop", "--time", "0", "stays")
     until(lambda: {call["ID"] for call in host.calls("Unmount")} == set(ids.values()), "so has the other")
     assert {call["ID"] for call in host.calls("Mount")} == set(ids.values())
+
+
+def test_service_is_placed_where_the_plugin_is(host: Host) -> None:
+    host.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    try:
+        for driver in ("box", "missing"):
+            host.docker("service", "create", "--detach", "--name", driver, "--mount",
+                        f"type=volume,source=vol-{driver},target=/x,volume-driver={driver}", "busybox", "sleep", "1000")
+        until(lambda: "Running" in host.docker("service", "ps", "--format", "{{.CurrentState}}", "box"), "it runs")
+        assert (host.box / "volumes/vol-box").is_dir()
+        shown = ("service", "ps", "--no-trunc", "--format", "{{.Error}}", "missing")
+        until(lambda: "missing plugin" in host.docker(*shown), "the other one says why not")
+    finally:
+        host.docker("swarm", "leave", "--force")
+        until(lambda: not host.docker("ps", "--quiet"), "its tasks are gone")
