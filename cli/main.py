@@ -26,6 +26,7 @@ COMMANDS = {
     "stop": ("container", "stop"),
     "swarm": ("swarm", "swarm"),
     "system": ("system", "system"),
+    "volume": ("volume", "volume"),
 }
 """Command → (module of `shoal.cli.commands`, name in it)."""
 

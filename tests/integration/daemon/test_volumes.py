@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -191,3 +193,21 @@ def test_images_as_mounts(host: Machine) -> None:
     bad = [{"Type": "image", "Source": source, "Target": "/x"} for source in ("no-such-image", "")]
     assert [host.call("POST", "/containers/create", {"Image": "busybox", "HostConfig": {"Mounts": [mount]}})[0]
             for mount in bad] == [404, 400]
+
+
+def test_the_shoal_command(host: Machine) -> None:
+    def shoal(*words: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{host.socket}", "volume"]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        return (done.stderr if code else done.stdout).strip()
+
+    assert shoal("create", "--label", "a=b", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "mem") == "mem"
+    assert json.loads(shoal("inspect", "mem"))["Labels"] == {"a": "b"}
+    anonymous = shoal("create")
+    assert shoal("ls", "--quiet").split() == sorted(["mem", anonymous])
+    assert shoal("prune").splitlines()[0] == anonymous
+    assert shoal("rm", "mem") == "mem"
+    assert "no such volume" in shoal("rm", "mem", code=1)
+    assert shoal("rm", "--force", "mem") == "mem"
+    assert "mem" not in shoal("ls")
