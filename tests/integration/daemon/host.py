@@ -34,6 +34,15 @@ def until(look: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) ->
         time.sleep(0.02)
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a command that was started on a machine: `nsenter` has it as its child."""
+    with suppress(OSError):
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    process.kill()
+    process.wait(DEADLINE_S)
+
+
 class Machine:
     """Everything on it ends with its process 1; `off` leaves nothing behind."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shoal.lab.processes import entering
-from tests.integration.daemon.host import DEADLINE_S, Machine, until
+from tests.integration.daemon.host import DEADLINE_S, Machine, end, until
 
 pytestmark = [pytest.mark.root, pytest.mark.clients]
 
@@ -57,8 +57,7 @@ def environment(machine: Machine, keys: Path) -> Iterator[dict[str, str]]:
     until(lambda: b"Server listening" in (keys / "sshd.log").read_bytes(), "sshd listens")
     known = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "SHOAL_"))}
     yield {**known, "PATH": f"{keys / 'bin'}:{path}", "DOCKER_CONFIG": str(machine.root / "config")}
-    server.kill()
-    server.wait()
+    end(server)
 
 
 @pytest.mark.parametrize("client", [["docker"], SHOAL], ids=["docker", "shoal"])
