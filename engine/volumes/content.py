@@ -19,7 +19,7 @@ from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.engine.storage.mount import open_in_root
 
 FILL_TIMEOUT_S = 600
-LOOK_TIMEOUT_S = 30
+LOOK_TIMEOUT_S = 20
 MAX_SAID_BYTES = 16 << 10
 
 
@@ -28,9 +28,13 @@ async def fill(volume: Path, root: Path, target: str, *, foreign: bool) -> None:
 
     `foreign`: it is mounted from somewhere.
     """
-    if not foreign and not await asyncio.to_thread(_wants_filling, volume, root, target):
+    words = (str(volume), str(root), target)
+    if foreign:
+        if not await _apart("look", *words, timeout_s=LOOK_TIMEOUT_S, failed=f"cannot look into volume {volume}"):
+            return
+    elif not await asyncio.to_thread(_wants_filling, volume, root, target):
         return
-    await _apart("fill", str(volume), str(root), target, timeout_s=FILL_TIMEOUT_S,
+    await _apart("fill", *words, timeout_s=FILL_TIMEOUT_S,
                  failed=f"cannot copy {target} of the image into volume {volume}")
 
 
@@ -140,7 +144,9 @@ def copy(volume: Path, root: Path, target: str) -> None:
 
 def main(words: list[str]) -> int:
     try:
-        if words[0] == "fill":
+        if words[0] == "look":
+            sys.stdout.write("empty" if _wants_filling(Path(words[1]), Path(words[2]), words[3]) else "")
+        elif words[0] == "fill":
             copy(Path(words[1]), Path(words[2]), words[3])
         else:
             sys.stdout.buffer.write(os.fsencode(find(words[1], words[2])))
