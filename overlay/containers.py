@@ -23,9 +23,9 @@ from shoal.api.sandbox import EndpointRequest, PublishedPort, Sandbox, SandboxRe
 from shoal.overlay import attached as places
 from shoal.overlay import describe, files, hosttable, ipam, kernel
 from shoal.overlay.clusternets import ClusterNetworks, check_address
-from shoal.overlay.dns import Desk, Resolver
+from shoal.overlay.dns import Resolver
 from shoal.overlay.localnets import LocalNetworks
-from shoal.overlay.names import Linked, NamedEndpoint, NetworkNames
+from shoal.overlay.naming import Naming
 from shoal.overlay.netlink import NetlinkError
 from shoal.overlay.ports import HostPorts
 from shoal.overlay.records import BRIDGE, GWBRIDGE, Attached, LocalNetwork, SandboxRecord
@@ -55,6 +55,7 @@ class Containers:
         self._plumber: Plumber | None = None
         self._cluster = ClusterNetworks(run, self._in_thread)
         self._resolver = Resolver()
+        self._naming = Naming(self._cluster, self._resolver, self._host_resolv)
         self._gateway_lock = asyncio.Lock()
         self._table_port = 0  # the data path port that the host's rules name
 
@@ -95,7 +96,7 @@ class Containers:
         except BaseException:
             await self._release(record)
             raise
-        self._serve(record, sockets)
+        self._naming.serve(record, sockets)
         return self._keep(record).sandbox
 
     async def _build(self, record: SandboxRecord, request: SandboxRequest) -> tuple[SandboxRecord, DnsSockets | None]:
@@ -107,7 +108,7 @@ class Containers:
             wiring = Wiring(
                 path=record.netns, ends=ends, gateways=places.gateways(record.attached),
                 sysctls=request.sysctls,
-                services=self._services(record) if describe.has_resolver(record.attached) else None)
+                services=self._naming.services(record) if describe.has_resolver(record.attached) else None)
             try:
                 sockets = await self._in_thread(
                     self._kernel.build, wiring, self._published(record, hosttable.publish))
@@ -148,22 +149,23 @@ class Containers:
         try:
             for one in added:
                 await self._join(fresh, one)
-                services = None if fresh.dns_port or not describe.has_resolver([one]) else self._services(fresh)
+                services = None if fresh.dns_port or not describe.has_resolver([one]) else self._naming.services(fresh)
                 sockets = await self._in_thread(
                     self._kernel.extend, Path(record.netns), self._end(record, one),
                     places.gateways(fresh.attached), services)
                 if sockets:
                     fresh = msgspec.structs.replace(fresh, dns_port=sockets.port)
-                    self._open(fresh, sockets)
+                    self._naming.open(fresh, sockets)
         except BaseException:
             for one in added:
                 await self._leave(fresh, one)
             raise
         fresh = self._described(fresh)
-        self._serve(fresh, None)
+        self._naming.serve(fresh, None)
         await self._lead_ports(record, fresh)
         if fresh.dns_port:
-            await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
+            await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port,
+                                  self._naming.services(fresh))
         return self._keep(fresh).sandbox
 
     async def _disconnect(self, container_id: str, network: str) -> Sandbox:
@@ -180,9 +182,10 @@ class Containers:
                               places.gateways(left))
         await self._leave(fresh, gone)
         await self._lead_ports(record, fresh)
-        self._resolver.change(container_id, self._scope(fresh), self._servers(fresh))
+        self._naming.change(fresh)
         if fresh.dns_port:
-            await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port, self._services(fresh))
+            await self._in_thread(self._kernel.rewrite_services, fresh.netns, fresh.dns_port,
+                                  self._naming.services(fresh))
         return fresh.sandbox
 
     def _mode(self, request: SandboxRequest) -> str:
@@ -298,42 +301,6 @@ class Containers:
     def _driver(self, reference: str) -> str:
         told = self._cluster.resolve(reference)
         return told.driver if told else self._local.resolve(reference).driver
-
-    # --- names ---
-
-    def _scope(self, record: SandboxRecord) -> list[NetworkNames | Linked]:
-        found: list[NetworkNames | Linked] = []
-        for one in record.attached:
-            if one.names:
-                names = self._cluster.names_of(one.network_id)
-                links = describe.link_names(one.request.links if one.request else ())
-                found.append(Linked(names, links) if links else names)
-        return found
-
-    def _services(self, record: SandboxRecord) -> dict[str, tuple[str, ...]]:
-        return self._cluster.services_of(one.network_id for one in record.attached if one.vni)
-
-    def _serve(self, record: SandboxRecord, sockets: DnsSockets | None) -> None:
-        """Make the sandbox's names known, and answer its own questions."""
-        for one in record.attached:
-            if one.names:
-                names = self._cluster.names_of(one.network_id)
-                names.name = one.network_name
-                names.set_endpoint(one.endpoint_id, NamedEndpoint(
-                    one.address, one.names, address6=one.address6))
-            if one.vni:
-                self._cluster.joined(one.network_id, record.container_id, record.dns_port)
-        if sockets:
-            self._open(record, sockets)
-        else:
-            self._resolver.change(record.container_id, self._scope(record), self._servers(record))
-
-    def _open(self, record: SandboxRecord, sockets: DnsSockets) -> None:
-        self._resolver.open(record.container_id, Desk(sockets, self._scope(record), self._servers(record)))
-
-    def _servers(self, record: SandboxRecord) -> tuple[str, ...]:
-        """Where questions go on to. From internal networks there is no way out, for questions either."""
-        return (tuple(record.dns) or self._host_resolv().servers) if places.reaches_out(record.attached) else ()
 
     # --- within ---
 

@@ -209,7 +209,7 @@ class Networks(Containers):
                     log.error("a sandbox's overlay network does not stand any more", extra={
                         "container": container_id, "network": one.network_name})
             if own:
-                self._serve(record, await self._reopen(record))
+                self._naming.serve(record, await self._reopen(record))
             try:
                 end = places.outside(record.attached)
                 self._ports.take(container_id, record.name, record.ports, again=True,
