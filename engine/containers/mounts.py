@@ -88,7 +88,9 @@ class Mounts:
             raise InvalidArgument(f'invalid mode for volumes-from: {mode}')
         for point in self._find(name).mounts:
             if point.type != "tmpfs":
-                yield msgspec.structs.replace(point, writable=point.writable and mode != "ro", anonymous=False)
+                request = point.request and msgspec.structs.replace(point.request, no_copy=True)  # it has been filled
+                yield msgspec.structs.replace(
+                    point, writable=point.writable and mode != "ro", anonymous=False, request=request)
 
     async def _resolve(self, request: MountRequest, target: str, claim: str) -> MountPoint:
         if request.type == "volume":

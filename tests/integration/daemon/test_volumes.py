@@ -104,6 +104,9 @@ def test_volumes_from_several(host: Machine) -> None:
                 "touch /two/x /anon-two/x; ! touch /one/x")
     assert (mountpoint(host, "two") / "x").exists()
     assert len(host.docker("volume", "ls", "--quiet").split()) == 4, "what is borrowed is not taken away"
+    host.docker("create", "--name", "bare", "--volume", "bare:/etc:nocopy", "busybox")
+    host.docker("create", "--volumes-from", "bare", "busybox")
+    assert list(mountpoint(host, "bare").iterdir()) == [], "who borrows does not fill"
     assert "invalid mode" in host.docker("create", "--volumes-from", "one:what", "busybox", code=1)
 
 
