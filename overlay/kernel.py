@@ -212,6 +212,10 @@ def without_ipv6(link: str = "default") -> None:
         write_sysctl(f"net.ipv6.conf.{link}.disable_ipv6", "1")
 
 
+def has_ipv6() -> bool:
+    return Path("/proc/sys/net/ipv6").exists()
+
+
 def read_sysctl(name: str) -> str:
     return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shoal.api.errors import NotImplementedHere
 from shoal.overlay import kernel, netlink
 from shoal.overlay.netlink import Rtnetlink
 from shoal.overlay.records import LocalNetwork
@@ -32,6 +33,8 @@ def _configure(rtnl: Rtnetlink, network: LocalNetwork) -> None:
     messages = [netlink.set_link(index=index, up=True),
                 netlink.new_address(index, f"{network.gateway}/{_length(network.subnet)}")]
     if network.subnet6:
+        if not kernel.has_ipv6():
+            raise NotImplementedHere(f"network {network.name} cannot have IPv6: this host's kernel has none")
         for name, value in (("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")):
             kernel.write_sysctl(f"net.ipv6.conf.{link}.{name}", value)
         kernel.write_sysctl("net.ipv6.conf.all.forwarding", "1")
