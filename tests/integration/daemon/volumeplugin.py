@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(sys.argv[1])
+FOLDER = Path(sys.argv[1] if __name__ == "__main__" else ".")
 VOLUMES = FOLDER / "volumes"
 CREATED = "2026-01-02T03:04:05.678901234Z"
 lock = threading.Lock()
