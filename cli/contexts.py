@@ -105,8 +105,8 @@ class Contexts:
         try:
             found: Any = json.loads(path.read_text())
             return str(found.get("current-context") or DEFAULT)
-        except FileNotFoundError:
-            return DEFAULT
+        except (FileNotFoundError, PermissionError):
+            return DEFAULT  # a HOME that is another user's, as after setpriv, chooses nothing for this one
         except (OSError, ValueError, AttributeError) as error:
             raise ContextError(f"{path} cannot be read: {error}") from error
 
