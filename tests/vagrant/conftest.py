@@ -110,7 +110,7 @@ def copy_checkout(target: Path) -> None:
 def box() -> Path:
     """The box of the present inputs, built if it is not in the cache."""
     digest = hashlib.sha256()
-    for file in ("vagrant/box.sh", "setup/packages.sh", "setup/wheel.sh", "requirements.lock", "pyproject.toml"):
+    for file in ("vagrant/box.sh", "setup/packages.sh", "setup/wheel.sh", "requirements.lock"):
         digest.update((CHECKOUT / file).read_bytes() + b"\0")
     found = CACHE / f"{digest.hexdigest()[:16]}.box"
     if not found.exists():
