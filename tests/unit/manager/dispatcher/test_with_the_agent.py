@@ -101,7 +101,7 @@ async def test_a_service_runs_scales_and_goes(site: Site, host: NewHost):
 
 
 async def test_a_lost_host_is_replaced_and_what_it_still_ran_is_stopped_when_it_is_back(site: Site, host: NewHost):
-    site.set_lease(0.6)
+    site.set_lease(2.0)
     first, second = await host("a"), await host("b")
     site.store.apply(Create(record=network("w1")), Create(record=web(2)))
     await until(runs(site, 2))
