@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,12 @@ STEPS = Steps()
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="shoal-vm-") as made:
+    """What the machines write; also what runs that were killed have left is removed."""
+    for path in Path(tempfile.gettempdir()).glob("shoal-vm-*-*"):
+        owner = path.name.split("-")[2]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"shoal-vm-{os.getpid()}-") as made:
         yield Path(made)
 
 
