@@ -203,13 +203,19 @@ def _daemon(client: Client) -> Daemon:
 # --- the network ---
 
 
+def _is_shoal(command: str) -> bool:
+    """Whether a command line is that of a daemon or manager of ours, wherever its files lie."""
+    words = command.split()[:4]
+    return any(Path(word).name == "shoald" for word in words) or bool({"shoal.daemon", "shoal.manager"} & set(words))
+
+
 def _ports() -> Iterable[Port]:
     holders: dict[str, str] | None = None
     for number, protocol in PORTS:
         for inode in _sockets(number, protocol):
             holders = _holders() if holders is None else holders
             holder = holders.get(inode, "")
-            yield Port(number, protocol, holder, ours="shoal" in holder)
+            yield Port(number, protocol, holder, ours=_is_shoal(holder))
             break
 
 

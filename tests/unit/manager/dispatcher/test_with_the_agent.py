@@ -32,7 +32,7 @@ NewHost = Callable[[str], Awaitable[Host]]
 
 @pytest.fixture
 async def host(site: Site, tmp_path: Path) -> AsyncIterator[NewHost]:
-    """Makes hosts that have joined and hold a session."""
+    """Makes hosts that have joined, hold a session and may be given tasks."""
     site.store.apply(Delete(table="node", id=WORKER))
     manager = site.view.nodes[MANAGER]
     drained = msgspec.structs.replace(manager.spec, availability=Availability.DRAIN)
@@ -45,6 +45,7 @@ async def host(site: Site, tmp_path: Path) -> AsyncIterator[NewHost]:
             await one.enroll(site)  # type: ignore[arg-type]
             stack.push_async_callback(one.stop)
             assert await (await one.start()).joined(5)
+            await until(lambda: site.state(node_id(one)) is NodeState.READY)
             return one
 
         yield make
