@@ -9,6 +9,7 @@ API version lives here: both halves of the API bring their own structs.
 from __future__ import annotations
 
 import functools
+import re
 import types
 import typing
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -20,6 +21,8 @@ from shoal.api.errors import InvalidArgument
 MAX_DEPTH = 64
 """Deeper values are refused."""
 
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # an escape that is not itself escaped
+
 T = TypeVar("T")
 
 
@@ -29,6 +32,8 @@ class Wire(msgspec.Struct, kw_only=True, frozen=True, rename="pascal"):
 
 def decode(raw: bytes, kind: type[T], unknown: list[str] | None = None) -> T:
     """`raw` JSON as `kind`; `unknown` as in `convert`. Raises InvalidArgument."""
+    if _NUL.search(raw):
+        raise InvalidArgument("invalid JSON: a NUL character can be in no name, path or argument")
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -8,7 +8,6 @@ import msgspec
 from aiohttp import web
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, NotManager, ShoalError
-from shoal.api.specs import NODE_LOCAL
 from shoal.daemon.http.containers.networking import endpoint
 from shoal.daemon.http.containers.wire import ConnectWire, DisconnectWire
 from shoal.daemon.http.hooks import NOT_A_MANAGER, Hooks
@@ -74,9 +73,6 @@ class NetworkRoutes:
         local = self._local(reference) if scope in ("", "local") else None
         if local is not None and reference in (local.id, local.name):
             return network_json(local)
-        if scope == "swarm" and reference in NODE_LOCAL and self._hooks.ping_swarm() == "active/manager":
-            # what a service may name although every node has one of its own: its name is its id
-            return {**network_json(self._networks.network(reference)), "Id": reference, "Scope": "swarm"}
         if self._hooks.networks is not None and scope in ("", "swarm", "global"):
             found = await self._hooks.networks.inspect(reference, verbose=verbose)
             if found is not None:

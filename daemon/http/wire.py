@@ -6,22 +6,19 @@ turns it into nouns once.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument
+from shoal.api.query import Filters, is_on, labels_match, parse_filters
 from shoal.api.wire import Wire, decode
 
 __all__ = ["MAX_BODY_BYTES", "Wire", "body", "decode", "empty", "filters", "flag", "labels_match", "number", "reply",
            "truth"]
 
 MAX_BODY_BYTES = 16 << 20
-
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 T = TypeVar("T")
 
@@ -41,8 +38,6 @@ async def body(request: web.Request, kind: type[T], *, required: bool = True, un
         raise InvalidArgument(
             f"unsupported Content-Type header ({request.content_type}): must be 'application/json'"
         )
-    if _NUL.search(raw):
-        raise InvalidArgument("invalid JSON: a NUL character can be in no name, path or argument")
     return decode(raw, kind, unknown)
 
 
@@ -50,11 +45,9 @@ async def body(request: web.Request, kind: type[T], *, required: bool = True, un
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
-    """A boolean of the query: anything but "", 0, no, false and none is true, as Docker reads it."""
+    """A boolean of the query."""
     value = request.query.get(name)
-    if value is None:
-        return default
-    return value.strip().lower() not in ("", "0", "no", "false", "none")
+    return default if value is None else is_on(value)
 
 
 def number(request: web.Request, name: str, default: int | None = None) -> int | None:
@@ -71,33 +64,9 @@ def number(request: web.Request, name: str, default: int | None = None) -> int |
     return found
 
 
-def filters(request: web.Request, allowed: frozenset[str] | None = None) -> dict[str, list[str]]:
-    """The `filters` of the query: {"label": ["a=b"]}, or the old form {"label": {"a=b": true}}.
-
-    Raises InvalidArgument for what is neither, and for a key that is not `allowed`.
-    """
-    raw = request.query.get("filters", "")
-    if not raw:
-        return {}
-    try:
-        parsed = msgspec.json.decode(raw, type=dict[str, list[str] | dict[str, bool]])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidArgument(f"invalid filter: {error}") from error
-    found: dict[str, list[str]] = {}
-    for key, values in parsed.items():
-        if allowed is not None and key not in allowed:
-            raise InvalidArgument(f"invalid filter '{key}'")
-        found[key] = [value for value, on in values.items() if on] if isinstance(values, dict) else values
-    return found
-
-
-def labels_match(wanted: Iterable[str], labels: Mapping[str, str]) -> bool:
-    """Whether `labels` has each of `wanted`, "key" or "key=value"."""
-    for each in wanted:
-        key, equals, value = each.partition("=")
-        if key not in labels or (equals and labels[key] != value):
-            return False
-    return True
+def filters(request: web.Request, allowed: frozenset[str] | None = None) -> Filters:
+    """The `filters` of the query; see `api.query.parse_filters`."""
+    return parse_filters(request.query.get("filters", ""), allowed)
 
 
 def truth(value: str, name: str) -> bool:

@@ -9,20 +9,14 @@ from aiohttp import web
 
 from shoal.api.errors import Conflict, NotFound
 from shoal.api.objects import Network, NetworkAttachment, Task
+from shoal.api.query import Filters, labels_match
+from shoal.api.specs import NODE_LOCAL, NetworkSpec
 from shoal.api.states import TaskState
 from shoal.manager.allocator.ipam import check_pools
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.errors import precondition
 from shoal.manager.controlapi.lookups import find_network
-from shoal.manager.controlapi.requests import (
-    Filters,
-    body,
-    filters,
-    flag,
-    labels_match,
-    reply,
-    version_of,
-)
+from shoal.manager.controlapi.requests import body, filters, flag, reply, version_of
 from shoal.manager.controlapi.wire_network import NetworkWire, network_json, network_spec
 from shoal.manager.controlapi.writes import applied_before, change, id_for, request_id_of
 from shoal.manager.store.changes import Create, Delete
@@ -72,7 +66,7 @@ class NetworkRoutes:
             raise NotFound(f"network {request.match_info['id']} not found")
         await self._context.store.read_barrier()
         view = self._context.store.view()
-        network = find_network(view, request.match_info["id"])
+        network = _named(view, request.match_info["id"])
         shown = network_json(network, version_of(request))
         if flag(request, "verbose"):
             shown["Services"] = _services(view, network)
@@ -91,6 +85,13 @@ class NetworkRoutes:
         if not applied_before(context, request_id):
             await change(context, decide, request_id)
         return web.Response(status=204)
+
+
+def _named(view: State, reference: str) -> Network:
+    """A network that services may name. One that every node has by itself has its name for an id. Raises NotFound."""
+    if reference in NODE_LOCAL:
+        return Network(id=reference, spec=NetworkSpec(name=reference, driver=reference))
+    return find_network(view, reference)
 
 
 def check_unused(view: State, network: Network) -> None:

@@ -10,21 +10,12 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument
 from shoal.api.objects import Node
+from shoal.api.query import Filters, labels_match
 from shoal.api.states import NodeState, Role
 from shoal.manager.controlapi.context import ControlContext, Membership
 from shoal.manager.controlapi.errors import out_of_sequence, precondition
 from shoal.manager.controlapi.lookups import cluster_of, find_node
-from shoal.manager.controlapi.requests import (
-    NODE_ID,
-    Filters,
-    body,
-    filters,
-    flag,
-    labels_match,
-    object_version,
-    prefix_match,
-    reply,
-)
+from shoal.manager.controlapi.requests import NODE_ID, body, filters, flag, object_version, prefix_match, reply
 from shoal.manager.controlapi.wire_node import NodeSpecWire, TLSInfoWire, node_json, node_spec
 from shoal.manager.controlapi.wire_swarm import tls_info
 from shoal.manager.controlapi.writes import applied_before, change, request_id_of

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument
+from shoal.api.query import Filters, is_on, parse_filters
 from shoal.api.wire import decode
 
 VERSION = "X-Shoal-Api-Version"
@@ -20,7 +21,6 @@ NEWEST = (1, 50)
 MAX_BODY_BYTES = 4 << 20
 
 T = TypeVar("T")
-Filters = dict[str, list[str]]
 
 
 def version_of(request: web.Request) -> tuple[int, int]:
@@ -49,8 +49,8 @@ async def body(request: web.Request, kind: type[T]) -> T:
 
 
 def flag(request: web.Request, name: str) -> bool:
-    """A boolean of the query, as Docker reads it: anything but "", 0, no, false and none is true."""
-    return request.query.get(name, "").strip().lower() not in ("", "0", "no", "false", "none")
+    """A boolean of the query."""
+    return is_on(request.query.get(name, ""))
 
 
 def object_version(request: web.Request) -> int:
@@ -62,32 +62,8 @@ def object_version(request: web.Request) -> int:
 
 
 def filters(request: web.Request, allowed: frozenset[str]) -> Filters:
-    """The `filters` of the query: {"label": ["a=b"]}, or the old form {"label": {"a=b": true}}.
-
-    Raises InvalidArgument for what is neither, and for a key that is not `allowed`.
-    """
-    raw = request.query.get("filters", "")
-    if not raw:
-        return {}
-    try:
-        parsed = msgspec.json.decode(raw, type=dict[str, list[str] | dict[str, bool]])
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise InvalidArgument(f"invalid filter: {error}") from error
-    found: Filters = {}
-    for key, values in parsed.items():
-        if key not in allowed:
-            raise InvalidArgument(f"invalid filter '{key}'")
-        found[key] = [value for value, on in values.items() if on] if isinstance(values, dict) else values
-    return found
-
-
-def labels_match(wanted: Iterable[str], labels: Mapping[str, str]) -> bool:
-    """Whether `labels` has each of `wanted`, "key" or "key=value"."""
-    for each in wanted:
-        key, equals, value = each.partition("=")
-        if key not in labels or (equals and labels[key] != value):
-            return False
-    return True
+    """The `filters` of the query; see `api.query.parse_filters`."""
+    return parse_filters(request.query.get("filters", ""), allowed)
 
 
 def prefix_match(wanted: Iterable[str], *texts: str) -> bool:

@@ -11,23 +11,14 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound, NotImplementedHere
 from shoal.api.objects import Endpoint, Network, Service, UpdateStatus
+from shoal.api.query import Filters, labels_match
 from shoal.api.specs import NODE_LOCAL, NetworkAttachmentSpec, ServiceSpec
 from shoal.api.states import TaskState
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.errors import invalid, name_taken, out_of_sequence, precondition
 from shoal.manager.controlapi.lookups import find_network, find_service
 from shoal.manager.controlapi.names import fresh_name
-from shoal.manager.controlapi.requests import (
-    Filters,
-    body,
-    filters,
-    flag,
-    labels_match,
-    object_version,
-    prefix_match,
-    reply,
-    version_of,
-)
+from shoal.manager.controlapi.requests import body, filters, flag, object_version, prefix_match, reply, version_of
 from shoal.manager.controlapi.wire_service import ServiceSpecWire, service_json, service_spec
 from shoal.manager.controlapi.writes import applied_before, change, id_for, request_id_of
 from shoal.manager.store.changes import Create, Delete, Update

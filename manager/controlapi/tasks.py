@@ -9,10 +9,11 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument
 from shoal.api.objects import Task
+from shoal.api.query import Filters, labels_match
 from shoal.api.states import TaskState
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.lookups import find_node, find_service, find_task
-from shoal.manager.controlapi.requests import NODE_ID, Filters, filters, labels_match, prefix_match, reply
+from shoal.manager.controlapi.requests import NODE_ID, filters, prefix_match, reply
 from shoal.manager.controlapi.wire_task import TaskRenderer
 from shoal.manager.orchestrator.tasks import is_outdated
 from shoal.manager.store.state import State

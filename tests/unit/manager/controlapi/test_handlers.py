@@ -133,6 +133,7 @@ async def test_update_scale_and_rollback(swarm, client):
         (b"{", {}, 400, "invalid JSON"),
         (b"[]", {}, 400, "invalid JSON"),
         (b"[" * 100_000, {}, 400, "invalid JSON"),
+        (b'{"Name": "web\\u0000"}', {}, 400, "a NUL character"),
         (service_body(name="other"), {}, 501, "renaming"),
         ({**service_body(), "Mode": {"Global": {}}}, {}, 501, "mode change"),
         (service_body(Networks=[{"Target": "nowhere"}]), {}, 404, "network nowhere not found"),
