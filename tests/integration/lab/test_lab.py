@@ -39,7 +39,7 @@ def left_of(name):
 @pytest.fixture
 def fresh():
     """Names of labs that a test may use; taken down afterwards."""
-    names = ["fresh-a", "fresh-b"]
+    names = [f"tests-{each}-{os.getpid()}" for each in "ab"]  # a later run takes down what a killed one leaves
     for name in names:
         labs.down(name)
     yield names
