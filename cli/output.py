@@ -1,10 +1,14 @@
-"""How answers are shown: tables, ages, references. rich is loaded only where a terminal is there to draw on."""
+"""How answers are shown: tables, progress, ages. rich is loaded only where a terminal is there to draw on."""
 
 from __future__ import annotations
 
 import datetime
+import os
+import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import click
 
@@ -25,6 +29,45 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress on stderr: call what is given with how many there are and how many there are to be.
+
+    A bar on a terminal, else a line for each change.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, whole: progress.update(task, completed=done, total=whole)
+        return
+    shown: tuple[int, int] | None = None
+
+    def show(done: int, whole: int) -> None:
+        nonlocal shown
+        if shown != (done, whole):
+            shown = done, whole
+            click.echo(f"{done} of {whole} {what}", err=True)
+
+    yield show
+
+
+@contextmanager
+def reading(file: BinaryIO, what: str) -> Iterator[BinaryIO]:
+    """`file`, with a bar of how much of it was read where there is a terminal and it has a size."""
+    status = os.fstat(file.fileno())
+    if not sys.stderr.isatty() or not stat.S_ISREG(status.st_mode):
+        yield file
+        return
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    with wrap_file(file, status.st_size, description=what, console=Console(stderr=True), transient=True) as wrapped:
+        yield wrapped
 
 
 def short(object_id: str) -> str:

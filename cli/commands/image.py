@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from shoal.cli.client import Client
-from shoal.cli.output import age, short, table
+from shoal.cli.output import age, reading, short, table
 
 
 @click.group()
@@ -53,7 +53,7 @@ def load(client: Client, file: Path) -> None:
 
 
 def _upload(client: Client, path: str, query: dict[str, Any], file: Path) -> None:
-    with sys.stdin.buffer if str(file) == "-" else file.open("rb") as content:
+    with (sys.stdin.buffer if str(file) == "-" else file.open("rb")) as archive, reading(archive, "sending") as content:
         for message in client.upload(path, query, content):
             click.echo((message.get("stream") or message.get("status") or "").rstrip("\n"))
 

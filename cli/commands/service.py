@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from shoal.cli.client import STDERR, Client, ClientError
-from shoal.cli.output import age, pairs, short, size, table
+from shoal.cli.output import age, counting, pairs, short, size, table
 
 POLL_S = 0.2
 CONVERGE_TIMEOUT_S = 300.0
@@ -232,16 +232,14 @@ def logs(client: Client, follow: bool, tail: str, timestamps: bool, reference: s
 def _converge(client: Client, service_id: str) -> None:
     """Show progress until as many tasks run as are wanted."""
     deadline = time.monotonic() + CONVERGE_TIMEOUT_S
-    shown = ""
-    while time.monotonic() < deadline:
-        found = client.call("GET", "/services", {"status": True, "filters": {"id": [service_id]}})
-        count = (found[0].get("ServiceStatus") if found else None) or {}
-        line = f"{count.get('RunningTasks', 0)} of {count.get('DesiredTasks', 0)} tasks run"
-        if line != shown:
-            click.echo(line, err=True)
-            shown = line
-        updating = ((found[0].get("UpdateStatus") or {}).get("State") == "updating") if found else False
-        if not updating and count.get("RunningTasks", 0) >= count.get("DesiredTasks", 0):
-            return
-        time.sleep(POLL_S)
+    with counting("tasks run") as show:
+        while time.monotonic() < deadline:
+            found = client.call("GET", "/services", {"status": True, "filters": {"id": [service_id]}})
+            count = (found[0].get("ServiceStatus") if found else None) or {}
+            running, wanted = count.get("RunningTasks", 0), count.get("DesiredTasks", 0)
+            show(running, wanted)
+            updating = ((found[0].get("UpdateStatus") or {}).get("State") == "updating") if found else False
+            if not updating and running >= wanted:
+                return
+            time.sleep(POLL_S)
     raise ClientError(f"the tasks do not all run yet; see why: shoal service ps {service_id}")
