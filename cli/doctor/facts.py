@@ -64,12 +64,26 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Port(msgspec.Struct, frozen=True):
-    """One of Shoal's ports, taken. `holder`: who has it, "" where that cannot be told."""
+    """One of Shoal's ports, taken. `holder`: who has it, "" where it is the kernel or that cannot be told."""
 
     number: int
     protocol: str
     holder: str
     ours: bool = False
+
+
+class Vxlans(msgspec.Struct, frozen=True):
+    """VXLAN devices. `ours`: whether Shoal has any; `others`: those of somebody else on this host → their port."""
+
+    ours: bool = False
+    others: Mapping[str, int] = {}
+
+
+class Inotify(msgspec.Struct, frozen=True):
+    """What root's processes use of it."""
+
+    instances: int = 0
+    watches: int = 0
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -123,10 +137,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     seccomp_profile: bool = True
     process: Process = Process()
     ports: tuple[Port, ...] = ()
+    vxlans: Vxlans = Vxlans()
     clock_synchronised: bool | None = None
     links: tuple[Link, ...] = ()
     chains: tuple[Chain, ...] | None = None
     legacy_iptables: tuple[str, ...] = ()  # tables of the old iptables that are in use
     sysctls: Mapping[str, str] = {}  # those that are there, by their names with dots
+    inotify: Inotify = Inotify()
     disk: Disk = Disk()
     daemon: Daemon = Daemon()

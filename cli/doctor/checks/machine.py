@@ -32,10 +32,9 @@ USEFUL_CAPABILITIES = {
     "CAP_AUDIT_WRITE": "containers go without it",
     "CAP_SETFCAP": "files in images lose their capabilities",
 }
-INOTIFY = {  # each conmon has some of both
-    "fs.inotify.max_user_instances": 512,
-    "fs.inotify.max_user_watches": 65_536,
-}
+INOTIFY = {"instances": "fs.inotify.max_user_instances", "watches": "fs.inotify.max_user_watches"}
+MUCH_OF_INOTIFY = 0.5
+"""Of a limit. shoald has one instance, and with cgroup v2 each conmon has one: stock limits are enough for many."""
 
 
 def software(facts: Facts) -> Iterator[Finding]:
@@ -83,7 +82,7 @@ def clock(facts: Facts) -> Iterator[Finding]:
     else:
         yield warning("clock", "not synchronised" if facts.clock_synchronised is False else "cannot be asked",
                       "certificates are refused by hosts whose clocks are more than an hour apart; log lines mix up",
-                      "apt-get install systemd-timesyncd, or chrony")
+                      "apt-get install systemd-timesyncd, or chrony; where one is, it reaches no server: timedatectl")
 
 
 def disk(facts: Facts) -> Iterator[Finding]:
@@ -132,16 +131,19 @@ def limits(facts: Facts) -> Iterator[Finding]:
                       f"ulimit -Hn {OPEN_FILES} before the start, or LimitNOFILE= in the unit")
     else:
         yield ok("open files", f"at most {facts.process.open_files}")
-    low = [f"{name}={facts.sysctls[name]}" for name, least in INOTIFY.items()
-           if facts.sysctls.get(name, "").isdecimal() and int(facts.sysctls[name]) < least]
-    if low:
-        better = " ".join(f"{name}={least}" for name, least in INOTIFY.items()
-                          if any(word.startswith(name + "=") for word in low))
-        yield warning("inotify", ", ".join(low), "with a hundred containers, out-of-memory kills go unnoticed "
-                      "and logs cannot be followed",
-                      f"sysctl -w {better}; and in /etc/sysctl.d/ for good")
-    else:
-        yield ok("inotify", "limits are high enough")
+    yield _inotify(facts)
+
+
+def _inotify(facts: Facts) -> Finding:
+    used = {"instances": facts.inotify.instances, "watches": facts.inotify.watches}
+    most = {what: int(text) for what, name in INOTIFY.items() if (text := facts.sysctls.get(name, "")).isdecimal()}
+    words = ", ".join(f"{used[what]} of {limit} {what} in use" for what, limit in most.items())
+    scarce = [what for what, limit in most.items() if used[what] > MUCH_OF_INOTIFY * limit]
+    if not scarce:
+        return ok("inotify", words or "without limits")
+    return warning("inotify", words, "beyond them, out-of-memory kills go unnoticed and logs cannot be followed",
+                   f"sysctl -w {' '.join(f'{INOTIFY[what]}={4 * most[what]}' for what in scarce)}; "
+                   "and in /etc/sysctl.d/ for good")
 
 
 CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (software, rights, clock, disk, limits)

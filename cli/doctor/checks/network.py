@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from shoal.cli.doctor.facts import Chain, Facts
+from shoal.cli.doctor.facts import Chain, Facts, Vxlans
 from shoal.cli.doctor.findings import Finding, ok, problem, warning
 from shoal.cli.doctor.firewall import EVERYTHING
 
@@ -28,11 +28,19 @@ def ports(facts: Facts) -> Iterator[Finding]:
         elif port.ours:
             yield ok(name, f"held by {port.holder}")
         elif protocol == "udp" and not port.holder:
-            yield warning(name, "held by the kernel: a VXLAN device that is not Shoal's, or one of a running shoald",
-                          "two systems of overlay networks share the port; that works only with different VNIs",
-                          "stop the other one (docker swarm, flannel), or choose docker swarm init --data-path-port")
+            yield _held_by_kernel(name, number, facts.vxlans)
         else:
             yield problem(name, f"held by {port.holder or 'an unknown process'}", lost, "stop what holds it")
+
+
+def _held_by_kernel(name: str, number: int, vxlans: Vxlans) -> Finding:
+    others = [device for device, port in vxlans.others.items() if port == number]
+    if vxlans.ours and not others:
+        return ok(name, "held by the kernel, for Shoal's overlay networks")
+    whose = f"of {', '.join(others)}" if others else "of a VXLAN device that is not Shoal's"
+    return warning(name, f"held by the kernel, on behalf {whose}",
+                   "two systems of overlay networks share the port; that works only with different VNIs",
+                   "stop the other one (docker swarm, flannel), or choose docker swarm init --data-path-port")
 
 
 def mtu(facts: Facts) -> Iterator[Finding]:

@@ -74,6 +74,24 @@ def test_a_port_that_is_taken_and_a_closed_firewall() -> None:
     assert found["firewall, input"]["found"].endswith("does not open 7946/tcp, 4789/udp")
 
 
+@pytest.mark.parametrize(("place", "level", "words"), [
+    pytest.param("netns/ov-4097", "ok", "Shoal's overlay networks", id="ours"),
+    pytest.param("netns/1-x", "warning", "not Shoal's", id="docker swarm's"),
+    pytest.param("", "warning", "vx0", id="on the host itself"),
+])
+def test_who_the_kernel_holds_the_vxlan_port_for(tmp_path: Path, place: str, level: str, words: str) -> None:
+    """Devices as Shoal and others make them: it is the place of their namespace that tells whose they are."""
+    (tmp_path / "netns").mkdir()
+    pinned, made = tmp_path / place, "ip link add vx0 type vxlan id 4097 dstport 4789 nolearning; "
+    if place:
+        made += f"touch {pinned}; unshare --net={pinned} true; ip link set vx0 netns {pinned}; "
+    inside = f"nsenter --net={pinned} " if place else ""
+    script = f"{made}{inside}ip link set vx0 up; exec \"$@\""
+    _, found = doctor(before=("unshare", "--net", "--mount", "sh", "-ec", script, "sh"))
+    port = found["port 4789/udp"]
+    assert (port["level"], words in port["found"]) == (level, True), port
+
+
 def test_a_data_root_that_overlays_cannot_stand_on(tmp_path: Path) -> None:
     """An overlay refuses to be the upper layer of another."""
     for name in ("lower", "upper", "work", "merged"):

@@ -13,12 +13,14 @@ from shoal.cli.doctor.facts import (
     Daemon,
     Disk,
     Facts,
+    Inotify,
     Kernel,
     Link,
     Port,
     Process,
     Program,
     Trial,
+    Vxlans,
 )
 from shoal.cli.doctor.findings import Finding, Level, ok, problem, summary, warning
 from shoal.cli.doctor.firewall import chains
@@ -39,8 +41,9 @@ HEALTHY = Facts(
     clock_synchronised=True,
     links=(Link("eth0", 1500),),
     chains=(),
-    sysctls={"net.ipv4.ip_forward": "1", "fs.inotify.max_user_instances": "1024",
-             "fs.inotify.max_user_watches": "65536"},
+    sysctls={"net.ipv4.ip_forward": "1", "fs.inotify.max_user_instances": "128",
+             "fs.inotify.max_user_watches": "8192"},  # as Debian has them
+    inotify=Inotify(instances=20, watches=40),
     disk=Disk(path="/var/lib/shoal", filesystem="ext4", size_bytes=100 * GIB, free_bytes=50 * GIB, inodes=1000,
               free_inodes=900, overlay=""),
     daemon=Daemon("unix:///run/shoal/shoal.sock", socket=True, answer="0.1.0", cgroup_driver="systemd"),
@@ -184,6 +187,18 @@ def test_ports(port: Port, level: str) -> None:
     assert set(found.values()) == {"ok"}
 
 
+@pytest.mark.parametrize(("vxlans", "level", "words"), [
+    pytest.param(Vxlans(ours=True), "ok", "Shoal's overlay networks", id="ours"),
+    pytest.param(Vxlans(ours=True, others={"flannel.1": 8472}), "ok", "Shoal's overlay networks", id="another port"),
+    pytest.param(Vxlans(ours=True, others={"vxlan7": 4789}), "warning", "vxlan7", id="ours and another's"),
+    pytest.param(Vxlans(others={"vxlan7": 4789}), "warning", "vxlan7", id="another's"),
+    pytest.param(Vxlans(), "warning", "not Shoal's", id="in a namespace that is not known"),
+])
+def test_who_the_kernel_holds_the_port_for(vxlans: Vxlans, level: str, words: str) -> None:
+    *_, found = network.ports(having(ports=(Port(4789, "udp", ""),), vxlans=vxlans))
+    assert (found.level, words in found.found) == (level, True)
+
+
 @pytest.mark.parametrize(("mtus", "level", "words"), [
     ([1500], "ok", "overlay networks get 1450"), ([9000, 9000], "ok", "8950"), ([1500, 9000], "warning", "eth1 9000"),
     ([1300], "warning", "eth0 1300"), ([1330], "ok", "1280"), ([], "warning", "no network interface"),
@@ -282,11 +297,18 @@ def test_daemon(daemon: Daemon, level: str) -> None:
 
 @pytest.mark.parametrize(("parts", "expected"), [
     ({"process": {"open_files": 1024}}, {"open files": "warning", "inotify": "ok"}),
-    ({"sysctls": {"fs.inotify.max_user_instances": "128"}}, {"open files": "ok", "inotify": "warning"}),
+    ({"inotify": {"instances": 65}}, {"open files": "ok", "inotify": "warning"}),
+    ({"inotify": {"watches": 4097}}, {"open files": "ok", "inotify": "warning"}),
     ({"sysctls": {}}, {"open files": "ok", "inotify": "ok"}),
 ])
 def test_limits(parts: dict[str, Any], expected: dict[str, str]) -> None:
     assert levels(machine.limits, having(**parts)) == expected
+
+
+def test_inotify_is_raised_where_it_is_scarce() -> None:
+    *_, found = machine.limits(having(inotify={"instances": 100}))
+    assert found.found == "100 of 128 instances in use, 40 of 8192 watches in use"
+    assert "sysctl -w fs.inotify.max_user_instances=512;" in found.remedy
 
 
 @pytest.mark.parametrize(("synchronised", "level"), [(True, "ok"), (False, "warning"), (None, "warning")])
