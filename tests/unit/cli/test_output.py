@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from shoal.cli.output import counting, reading
@@ -15,8 +16,9 @@ def on_a_terminal(script: str) -> tuple[bytes, str]:
     """What a program writes to stdout, and to a terminal that is its stderr."""
     ours, theirs = pty.openpty()
     try:
-        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=theirs,
-                              env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}) as process:
+        with (tempfile.TemporaryFile() as output,  # a pipe would fill up: it is read after the terminal
+              subprocess.Popen([sys.executable, "-c", script], stdout=output, stderr=theirs,
+                               env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}) as process):
             os.close(theirs)
             shown = b""
             try:
@@ -24,9 +26,9 @@ def on_a_terminal(script: str) -> tuple[bytes, str]:
                     shown += data
             except OSError:  # the terminal's other end is closed
                 pass
-            assert process.stdout is not None
-            said = process.stdout.read()
             assert process.wait() == 0, shown
+            output.seek(0)
+            said = output.read()
     finally:
         os.close(ours)
     return said, shown.decode()
