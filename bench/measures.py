@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.peers.hosts import Json, Peer, try_call, wait_until
 from shoal.cli.client import Client
+from shoal.lab import lab as labs
 
 NETWORK = "bench"
 
@@ -52,6 +55,31 @@ def run_true(peer: Peer, image: str) -> float:
     environment = {**os.environ, "DOCKER_HOST": peer.client(peer.hosts()[0]).host}
     begin = time.monotonic()
     subprocess.run(["docker", "run", "--rm", image, "true"], env=environment, check=True, capture_output=True)
+    return time.monotonic() - begin
+
+
+def shoal_ps(runs: int = 15) -> list[float]:
+    """`shoal ps` of a host without containers, the command included."""
+    lab = labs.up("bench-ps", managers=1, workers=0)
+    command = [Path(sys.executable).with_name("shoal"), "--host", f"unix://{lab.socket(lab.hosts[0])}", "ps"]
+    try:
+        return [_timed(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(runs)]
+    finally:
+        labs.down(lab.name)
+
+
+def lab_up(runs: int = 3) -> list[float]:
+    """Five hosts from nothing to a swarm of which all have joined."""
+    taken = []
+    for _ in range(runs):
+        taken.append(_timed(lambda: labs.up("bench-up", managers=3, workers=2)))
+        labs.down("bench-up")
+    return taken
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    begin = time.monotonic()
+    work()
     return time.monotonic() - begin
 
 
