@@ -61,7 +61,7 @@ def run_true(peer: Peer, image: str) -> float:
 def shoal_ps(runs: int = 15) -> list[float]:
     """`shoal ps` of a host without containers, the command included."""
     lab = labs.up("bench-ps", managers=1, workers=0)
-    command = [Path(sys.executable).with_name("shoal"), "--host", f"unix://{lab.socket(lab.hosts[0])}", "ps"]
+    command = [str(Path(sys.executable).with_name("shoal")), "--host", f"unix://{lab.socket(lab.hosts[0])}", "ps"]
     try:
         return [_timed(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(runs)]
     finally:
