@@ -137,7 +137,7 @@ def test_a_service_is_reached_by_name_through_its_vip(hosts: Hosts) -> None:
         hosts.runs("client", 3)
     assert hosts.hosts_of("web") == ["vm1", "vm2", "vm3"]
     with hosts.step("the clients hear all three"):
-        answered_by(hosts, {"vm1", "vm2", "vm3"})
+        answered_by_those_of_web(hosts)
     found = hosts.any_manager().call("GET", "/services/web")
     vip = found["Endpoint"]["VirtualIPs"][0]["Addr"].partition("/")[0]
     own = {task["NetworksAttachments"][0]["Addresses"][0].partition("/")[0] for task in hosts.running("web")}
@@ -256,7 +256,7 @@ def test_a_worker_loses_its_power(hosts: Hosts) -> None:
     with hosts.step("power off worker vm3, its task runs elsewhere"):
         hosts.machine("vm3").power_off()
         hosts.eventually(lambda: hosts.hosts_of("web"), lambda names: len(names) == 3 and "vm3" not in names, 30)
-    answered_by(hosts, {"vm1", "vm2"})
+    answered_by_those_of_web(hosts)
     with hosts.step("vm3 is back"):
         hosts.boot("vm3")
         hosts.all_ready()
@@ -264,11 +264,14 @@ def test_a_worker_loses_its_power(hosts: Hosts) -> None:
     hosts.eventually(lambda: hosts.client("vm3").call("GET", "/containers/json", of_web), lambda found: found == [])
 
 
-def answered_by(hosts: Hosts, wanted: set[str]) -> None:
-    """Until the clients have lately been answered by each of these, and by no others."""
+def answered_by_those_of_web(hosts: Hosts) -> None:
+    """Until the clients have lately been answered by each host that runs a task of web, and by no others.
+
+    Where these run may change meanwhile: a manager that comes back says what it last knew.
+    """
     ahead = now(hosts) - time.time()
-    hosts.eventually(lambda: heard(hosts, time.time() + ahead - LATELY_S),
-                     lambda lines: len(lines) > 5 and set(lines) == wanted, 20)
+    hosts.eventually(lambda: (heard(hosts, time.time() + ahead - LATELY_S), set(hosts.hosts_of("web"))),
+                     lambda found: len(found[0]) > 5 and set(found[0]) == found[1], 20)
 
 
 def now(hosts: Hosts) -> float:
@@ -314,7 +317,7 @@ def test_the_leader_loses_its_power(hosts: Hosts) -> None:
         hosts.update("web", lambda spec: spec["Mode"]["Replicated"].update(Replicas=4))
     with hosts.step("four replicas run on the other two"):
         hosts.eventually(lambda: hosts.hosts_of("web"), lambda names: len(names) == 4 and set(names) == left, 30)
-        answered_by(hosts, left)
+        answered_by_those_of_web(hosts)
     with hosts.step("the lost leader is back, as a manager"):
         hosts.boot(lost)
         hosts.all_ready()
@@ -331,7 +334,7 @@ def test_all_three_boot_again(hosts: Hosts) -> None:
         hosts.all_ready(within_s=30)
         hosts.runs("web", 4)
         hosts.runs("client", 3)
-        answered_by(hosts, set(hosts.hosts_of("web")))
+        answered_by_those_of_web(hosts)
 
 
 def test_a_firewall_that_drops_forwarded_packets_is_named(hosts: Hosts) -> None:
@@ -344,7 +347,7 @@ def test_a_firewall_that_drops_forwarded_packets_is_named(hosts: Hosts) -> None:
         hosts.all_ready()
         hosts.eventually(lambda: hosts.way.log(vm3, 400),
                          lambda text: 'event=forwarding-dropped chain="inet strict passing"' in text)
-    answered_by(hosts, set(hosts.hosts_of("web")))
+    answered_by_those_of_web(hosts)
     vm3.run("nft delete table inet strict")
 
 
