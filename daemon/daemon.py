@@ -5,6 +5,7 @@ This is the only place that knows all of them.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from contextlib import AsyncExitStack
@@ -19,12 +20,14 @@ from shoal.daemon.http.info import EngineInfo
 from shoal.daemon.listeners import TcpAddress, UnixAddress, addresses, listen, tls_context
 from shoal.daemon.locks import RootLock
 from shoal.daemon.netevents import Announced
+from shoal.daemon.notify import Notifier
 from shoal.daemon.settings import Settings
 from shoal.daemon.swarm.containers import EngineContainers
 from shoal.daemon.swarm.routes import add_routes
 from shoal.daemon.swarm.wiring import join_parts
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
+from shoal.engine.containers.oci.systemd import is_going_down
 from shoal.engine.images.images import Images
 from shoal.engine.storage.choose import choose
 from shoal.engine.storage.rootfs import RootFSStore
@@ -33,12 +36,16 @@ from shoal.overlay.networks import Networks
 
 log = logging.getLogger("shoal.daemon")
 
+SPARE_S = 10.0
+"""What everything else at the end takes, at most."""
+
 
 class Daemon:
-    """Started once, stopped once. What runs in containers outlives it."""
+    """Started once, stopped once. What runs in containers outlives it, but not the host."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, systemd: Notifier) -> None:
         self.settings = settings
+        self._systemd = systemd
         self.data_root = Path(settings.data_root)
         self.run_root = Path(settings.run_root)
         self.hooks = Hooks()
@@ -65,9 +72,15 @@ class Daemon:
         gc.freeze()  # what is there by now stays: collections need not look at it
 
     async def stop(self) -> None:
-        """Stop serving and let go of everything; containers live on."""
+        """Stop serving and let go of everything. Containers live on, unless the host goes down."""
         await self._closing.aclose()
         log.info("event=stopped")
+
+    async def _stop_engine(self) -> None:
+        if await asyncio.to_thread(is_going_down):
+            self._systemd.notify(f"EXTEND_TIMEOUT_USEC={round((self.engine.shutdown_s + SPARE_S) * 1e6)}")
+            await self.engine.shut_down()
+        await self.engine.close()
 
     def _lock_roots(self) -> None:
         for root in (self.data_root, self.run_root):
@@ -92,7 +105,7 @@ class Daemon:
         self.images.users = self.engine.image_users
         self.images.emit = partial(self.engine.events.publish, "image")
         await self.engine.open()
-        self._closing.push_async_callback(self.engine.close)
+        self._closing.push_async_callback(self._stop_engine)
         await self.networks.reconcile(container.id for container in self.engine.all())
 
     def _driver_of(self, network_id: str) -> str:

@@ -14,7 +14,7 @@ from shoal.daemon.settings import Settings, from_arguments
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT. Containers live on."""
+    """Run until SIGTERM or SIGINT. Containers live on, unless systemd takes the host down."""
     if sys.argv[1:2] == ["manager"]:
         from importlib import import_module
 
@@ -41,7 +41,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     systemd = Notifier()
-    daemon = Daemon(settings)
+    daemon = Daemon(settings, systemd)
     try:
         await daemon.start()
         systemd.notify("READY=1")

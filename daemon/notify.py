@@ -18,7 +18,7 @@ class Notifier:
         self._address = environment.pop("NOTIFY_SOCKET", "")
 
     def notify(self, state: str) -> None:
-        """Send `READY=1` or `STOPPING=1`. Does nothing where nobody asked to be told."""
+        """Send `READY=1`, `STOPPING=1` or the like. Does nothing where nobody asked to be told."""
         address = self._address
         if not address.startswith(("/", "@")):
             return

@@ -18,7 +18,7 @@ import msgspec
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
 from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
-from shoal.engine.containers import links, merge
+from shoal.engine.containers import links, merge, shutdown
 from shoal.engine.containers.connections import Connections
 from shoal.engine.containers.events import Events
 from shoal.engine.containers.execs import Execs
@@ -146,6 +146,18 @@ class Engine:
         for root in self._rootfs.used():  # of containers that were being made, of images that were being read
             if not self._table.folder(root.partition("-")[0]).exists():
                 await self._rootfs.remove(root)
+
+    @property
+    def shutdown_s(self) -> float:
+        """How long `shut_down` may take."""
+        return shutdown.longest_s(self._running())
+
+    async def shut_down(self) -> None:
+        """Before `close`, where the host goes down: stop what runs. The next start of the engine starts it again."""
+        await shutdown.shut_down(self._life, self._running())
+
+    def _running(self) -> list[Container]:
+        return [container for container in self._table.all() if container.state.running]
 
     async def close(self) -> None:
         """Let go; containers live on."""

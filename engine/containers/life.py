@@ -62,6 +62,7 @@ class Life:
         self._restarts: dict[str, asyncio.Task[None]] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._held_back: set[str] = set()  # being restarted by hand: neither policy nor auto-remove
+        self.going_down = False  # the host is: no policy starts what ends, and nobody has stopped it by hand
 
     # --- with the engine ---
 
@@ -265,7 +266,8 @@ class Life:
     def _settle(self, container: Container) -> Container:
         """Exited, or about to be started again."""
         state = container.state
-        again = container.id not in self._held_back and restart.wants_restart(
+        held_back = self.going_down or container.id in self._held_back
+        again = not held_back and restart.wants_restart(
             container.host.restart, exit_code=state.exit_code, restarts=state.restart_count,
             manually_stopped=state.has_been_manually_stopped)
         if again:
@@ -295,7 +297,7 @@ class Life:
             if not self._table.has(container_id):
                 return
             state = self._table.get(container_id).state
-            if state.status is not Status.RESTARTING:
+            if state.status is not Status.RESTARTING or self.going_down:
                 return
             self._restarts.pop(container_id, None)
             self._table.change_state(container_id, restart_count=state.restart_count + 1)
@@ -368,7 +370,7 @@ class Life:
         """Send it. One that is meant to end the container makes it stay down, and wakes it if it is paused."""
         stops = parse_signal(container.config.stop_signal) if container.config.stop_signal else number
         monitor = self.monitor(container)
-        if number in (stops, signals.SIGKILL):
+        if number in (stops, signals.SIGKILL) and not self.going_down:
             self._table.change_state(container.id, has_been_manually_stopped=True)
         monitor.signal(number)
         if container.state.status is Status.PAUSED and number in (stops, signals.SIGKILL):

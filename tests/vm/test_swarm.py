@@ -325,7 +325,9 @@ def test_the_leader_loses_its_power(hosts: Hosts) -> None:
 
 
 def test_all_three_boot_again(hosts: Hosts) -> None:
-    """By hand: the power fails. systemd: an administrator's reboot."""
+    """By hand: the power fails. systemd: an administrator's reboot, before which containers stop as they wish."""
+    vm1 = hosts.machine("vm1")
+    orderly = begin_container(vm1, "trap 'exit 5' TERM; while true; do sleep 0.2; done", {})
     with hosts.step("all three go down"):
         each(hosts.machines.all, hosts.way.reboot)
     with hosts.step("boot all three"):
@@ -335,6 +337,9 @@ def test_all_three_boot_again(hosts: Hosts) -> None:
         hosts.runs("web", 4)
         hosts.runs("client", 3)
         answered_by_those_of_web(hosts)
+    state = vm1.client().call("GET", f"/containers/{orderly}/json")["State"]
+    assert (state["Status"], state["ExitCode"]) == ("exited", 5 if hosts.way.comes_back else 255)
+    vm1.client().call("DELETE", f"/containers/{orderly}")
 
 
 def test_a_firewall_that_drops_forwarded_packets_is_named(hosts: Hosts) -> None:

@@ -28,6 +28,18 @@ def is_init() -> bool:
         return False
 
 
+def is_going_down() -> bool:
+    """Whether it is PID 1 and takes the host down: its target for that is active, or will be. systemctl(1)."""
+    if not is_init():
+        return False
+    try:
+        done = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=CALL_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.stdout.strip() == "stopping"
+
+
 def set_properties(unit: str, properties: Sequence[str]) -> None:
     """Tell it of limits, so that it does not set older ones again when it reloads. Raises ShoalError."""
     if properties:
