@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal as signals
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -61,7 +62,7 @@ class Life:
         self._delays: dict[str, float] = {}  # of those that are started again and again
         self._restarts: dict[str, asyncio.Task[None]] = {}
         self._watches: set[asyncio.Task[None]] = set()
-        self._held_back: set[str] = set()  # being restarted by hand: neither policy nor auto-remove
+        self._held_back: Counter[str] = Counter()  # restarts by hand under way: neither policy nor auto-remove
         self.going_down = False  # the host is: no policy starts what ends, and nobody has stopped it by hand
 
     # --- with the engine ---
@@ -342,12 +343,12 @@ class Life:
         self._emit(container, "stop", {})
 
     async def restart(self, container_id: str, timeout_s: int | None, signal: str) -> None:
-        self._held_back.add(container_id)
+        self._held_back[container_id] += 1
         try:
             await self.stop(container_id, timeout_s, signal)
             await self.start(container_id)
         finally:
-            self._held_back.discard(container_id)
+            self._held_back -= Counter([container_id])
         self._emit(self._table.get(container_id), "restart", {})
 
     async def kill(self, container_id: str, signal: str) -> None:

@@ -93,6 +93,16 @@ async def test_restart_by_hand(host):
     assert state.running and state.pid != pid
 
 
+async def test_a_restart_by_hand_does_not_undo_another(host):
+    container_id = await _ready(host, *IGNORES_TERM, asked=HostConfig(auto_remove=True))
+    restart = asyncio.create_task(host.engine.restart(container_id, 1))
+    await host.until(lambda: host.engine.get(container_id).state.has_been_manually_stopped, "its signal was sent")
+    with pytest.raises(InvalidArgument):
+        await host.engine.restart(container_id, 1, "NOSUCH")
+    await restart
+    assert host.engine.get(container_id).state.running
+
+
 async def test_names(host):
     await host.create("true", name="one")
     with pytest.raises(Conflict) as raised:
