@@ -49,7 +49,7 @@ from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.monitor import RESIZE, Monitor, Monitors
 from shoal.engine.containers.prober import Prober
 from shoal.engine.containers.removal import Removal
-from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
+from shoal.engine.containers.stdio.client import STDERR, STDOUT
 from shoal.engine.containers.stdio.client import Attachment as Attachment  # for those who use the engine
 from shoal.engine.containers.stdio.loggedclient import LoggedClient
 from shoal.engine.containers.table import Table
@@ -413,12 +413,7 @@ class Engine:
         self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
     ) -> Attachment | None:
         """Start it; its stdio as `ExecConfig` attaches it (None where detached). Conflict where it ran already."""
-        starting = asyncio.ensure_future(self._execs.start(exec_id, detach=detach, console_size=console_size))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            starting.add_done_callback(_let_go)  # nobody is left who would
-            raise
+        return await self._execs.start(exec_id, detach=detach, console_size=console_size)
 
     def exec_check(self, exec_id: str) -> Exec:
         """Raises what `exec_start` would before it starts anything. For who has to answer before it starts."""
@@ -500,8 +495,3 @@ async def _one_by_one(batches: AsyncIterator[list[tuple[int, bytes]]]) -> AsyncI
     async for batch in batches:
         for line in batch:
             yield line
-
-
-def _let_go(starting: asyncio.Future[Client | None]) -> None:
-    if not starting.cancelled() and starting.exception() is None and (client := starting.result()) is not None:
-        client.let_go()

@@ -14,9 +14,10 @@ import os
 import shutil
 import subprocess
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from signal import SIGKILL
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,18 +27,23 @@ from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.launcher import classify, hostname
 from shoal.engine.containers.nouns import Container, Exec, ExecConfig, Status
 from shoal.engine.containers.oci import capabilities, host, spec, users
-from shoal.engine.containers.oci.process import Handle
+from shoal.engine.containers.oci.monitor import RuntimeFailed
+from shoal.engine.containers.oci.process import Handle, start_child
 from shoal.engine.containers.oci.runtime import Runtime
 from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
 from shoal.engine.containers.stdio.execstdio import ExecStdio
 
 KEPT = 1000
-"""Records kept; the oldest that does not run is forgotten first."""
+"""Records kept; the oldest that is not under way is forgotten first."""
 
 REST_OF_OUTPUT_S = 2.0
 START_TIMEOUT_S = 60
+NOT_STARTED = 126
+"""The exit code where not even the runtime was asked. Source: moby, daemon/exec.go."""
+
 _PR_SET_CHILD_SUBREAPER = 36
 
+T = TypeVar("T")
 Emit = Callable[[Container, str, dict[str, str]], None]
 
 
@@ -49,7 +55,13 @@ class _Session:
         self.stdio: ExecStdio | None = None
         self.handle: Handle | None = None
         self.begun = False
+        self.killed = False  # it may still be starting
         self.ended = asyncio.Event()
+
+    @property
+    def under_way(self) -> bool:
+        """Starting, or running."""
+        return self.begun and not self.ended.is_set()
 
 
 class Execs:
@@ -63,7 +75,7 @@ class Execs:
         self._emit = emit
         self._link_env = link_env
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(mode=0o700, parents=True)
 
@@ -87,7 +99,7 @@ class Execs:
         record = Exec(id=new_container_id(), container_id=container.id, config=config)
         self._sessions[record.id] = _Session(record)
         if len(self._sessions) > KEPT:
-            oldest = next((key for key, one in self._sessions.items() if not one.record.running), None)
+            oldest = next((key for key, one in self._sessions.items() if not one.under_way), None)
             if oldest is not None:
                 del self._sessions[oldest]
         self._emit(container, f"exec_create: {' '.join(config.command)}", {"execID": record.id})
@@ -118,9 +130,27 @@ class Execs:
     async def start(
         self, exec_id: str, *, detach: bool = False, console_size: tuple[int, int] = (0, 0)
     ) -> Client | None:
-        """Start it. Raises Conflict where it ran already, InvalidArgument where its program cannot be run."""
+        """Start it; its client where it is not to be detached.
+
+        The start runs to its end, also where the caller is cancelled: nobody reads what it says then.
+        Raises Conflict where it ran already, InvalidArgument where its program cannot be run.
+        """
         session, container = self._startable(exec_id)
         session.begun = True
+        starting = self._keep(self._start(session, container, detach, console_size))
+        try:
+            client = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_let_go)
+            raise
+        if not detach:
+            return client
+        client.let_go()
+        return None
+
+    async def _start(
+        self, session: _Session, container: Container, detach: bool, console_size: tuple[int, int]
+    ) -> Client:
         config = session.record.config
         streams = {STDOUT} if config.tty else set()
         streams |= {STDOUT} if config.attach_stdout else set()
@@ -129,33 +159,41 @@ class Execs:
                           streams=frozenset() if detach and not config.tty else frozenset(streams))
         session.stdio = stdio
         try:
-            await self._enter(session, container, stdio, console_size)
-        except BaseException as error:
+            handle = await self._enter(session.record, container, stdio, console_size)
+        except RuntimeFailed as error:
+            failure, code = classify(f"OCI runtime exec failed: {error}: unknown")
+            self._end(session, container, code)
             stdio.close()
-            self._end(session, container, _exit_code_of(error))
+            raise failure from error
+        except BaseException:
+            self._end(session, container, NOT_STARTED)
+            stdio.close()
             raise
-        self._emit(container, f"exec_start: {' '.join(config.command)}", {"execID": exec_id})
+        session.handle = handle
+        session.record = msgspec.structs.replace(session.record, running=True, pid=handle.pid)
+        self._emit(container, f"exec_start: {' '.join(config.command)}", {"execID": session.record.id})
         client = stdio.begin()
-        task = asyncio.get_running_loop().create_task(self._until_end(session, container, stdio))
+        self._keep(self._until_end(session, container, stdio, handle))
+        if session.killed:
+            handle.signal(SIGKILL)
+        return client
+
+    def _keep(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if not detach:
-            return client
-        await client.detach()
-        return None
+        return task
 
     async def _enter(
-        self, session: _Session, container: Container, stdio: ExecStdio, console_size: tuple[int, int]
-    ) -> None:
-        """Have the runtime start the program. Raises ShoalError with the runtime's message."""
-        record = session.record
+        self, record: Exec, container: Container, stdio: ExecStdio, console_size: tuple[int, int]
+    ) -> Handle:
+        """Have the runtime start the program. Raises RuntimeFailed with the runtime's message, other ShoalErrors."""
         folder = self._root / record.id[:16]
         process = await asyncio.to_thread(self._prepare, container, record.config, console_size, folder)
         try:
-            session.handle = await self._run_runtime(container, record.config, stdio, folder, process)
+            return await self._run_runtime(container, record.config, stdio, folder, process)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        session.record = msgspec.structs.replace(record, running=True, pid=session.handle.pid)
 
     def _prepare(
         self, container: Container, config: ExecConfig, console_size: tuple[int, int], folder: Path
@@ -206,28 +244,28 @@ class Execs:
     async def _wait_runtime(
         self, command: list[str], ends: tuple[int, int, int], passed: tuple[int, ...], folder: Path
     ) -> None:
-        """Run the runtime to its end. Raises ShoalError."""
-        runtime = await asyncio.to_thread(
-            subprocess.Popen, command, stdin=ends[0], stdout=ends[1], stderr=ends[2], pass_fds=passed)
+        """Run the runtime to its end. Raises RuntimeFailed."""
+        runtime = await start_child(lambda: subprocess.Popen(
+            command, stdin=ends[0], stdout=ends[1], stderr=ends[2], pass_fds=passed))
         handle = Handle(runtime.pid)
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await handle.wait()
         except BaseException as error:
-            handle.signal(9)
+            handle.signal(SIGKILL)
             await handle.wait()
             if isinstance(error, TimeoutError):
-                raise ShoalError(f"the runtime did not start the exec in {START_TIMEOUT_S} s") from error
+                raise RuntimeFailed(f"the runtime did not start the exec in {START_TIMEOUT_S} s") from error
             raise
         finally:
             code = runtime.wait()
             handle.close()
         if code:
-            raise classify(f"OCI runtime exec failed: {_last_error(folder / 'log')}: unknown")[0]
+            raise RuntimeFailed(_last_error(folder / "log"))
 
-    async def _until_end(self, session: _Session, container: Container, stdio: ExecStdio) -> None:
-        handle = session.handle
-        assert handle is not None
+    async def _until_end(
+        self, session: _Session, container: Container, stdio: ExecStdio, handle: Handle
+    ) -> None:
         await handle.wait()
         code = handle.exit_code()
         handle.close()
@@ -247,10 +285,11 @@ class Execs:
         return session.record.exit_code or 0
 
     def kill(self, exec_id: str) -> None:
-        """End it; nothing where it has ended."""
-        handle = self._session(exec_id).handle
-        if handle is not None:
-            handle.signal(9)
+        """End it, if need be as soon as it has started; nothing where it has ended."""
+        session = self._session(exec_id)
+        session.killed = True
+        if session.handle is not None:
+            session.handle.signal(SIGKILL)
 
     def resize(self, exec_id: str, height: int, width: int) -> None:
         session = self._session(exec_id)
@@ -280,8 +319,9 @@ def _check_runs(container: Container) -> None:
         raise Conflict(f"container {container.id} is not running")
 
 
-def _exit_code_of(error: BaseException) -> int:
-    return classify(str(error))[1] if isinstance(error, ShoalError) else 128
+def _let_go(starting: asyncio.Task[Client]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        starting.result().let_go()
 
 
 def _last_error(log: Path) -> str:

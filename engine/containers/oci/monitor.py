@@ -30,7 +30,7 @@ import msgspec
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers.files import read_record, write_bytes, write_record
-from shoal.engine.containers.oci.process import Handle, start_ticks, with_argument
+from shoal.engine.containers.oci.process import Handle, start_child, start_ticks, with_argument
 from shoal.engine.containers.oci.runtime import Runtime
 
 CREATE_TIMEOUT_S = 120
@@ -200,7 +200,15 @@ class Monitors:
                    "--container-pidfile", str(bundle / "pid"), "--persist-dir", str(bundle),
                    "--log-path", f"k8s-file:{log}" if log else "off", "--log-level", "error"]
         command += ["--terminal"] * tty + ["--stdin"] * stdin + ["--leave-stdin-open"] * keep_stdin
-        process, answers = await asyncio.to_thread(_spawn, command, bundle, spec)
+        answers, its_end = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(answers, False)
+        try:
+            process = await start_child(lambda: _spawn(command, bundle, spec, its_end))
+        except BaseException:
+            os.close(answers)
+            raise
+        finally:
+            os.close(its_end)
         conmon = Handle(process.pid)
         try:
             async with asyncio.timeout(CREATE_TIMEOUT_S):
@@ -250,23 +258,13 @@ class Monitors:
         return [place.name for place in self._root.iterdir()]
 
 
-def _spawn(command: list[str], bundle: Path, spec: bytes) -> tuple[subprocess.Popen[bytes], int]:
-    """Write the specification and start conmon. The pipe that it answers on comes with it."""
+def _spawn(command: list[str], bundle: Path, spec: bytes, answers: int) -> subprocess.Popen[bytes]:
+    """Write the specification and start conmon, which answers on that pipe. Blocking."""
     write_bytes(bundle / "config.json", spec)
-    answers, its_end = os.pipe2(os.O_CLOEXEC)
-    try:
-        with (bundle / "conmon.log").open("wb") as complaints:
-            process = subprocess.Popen(
-                command, cwd=bundle, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints,
-                pass_fds=(its_end,), env={"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC",
-                                          "_OCI_SYNCPIPE": str(its_end)})
-    except BaseException:
-        os.close(answers)
-        raise
-    finally:
-        os.close(its_end)
-    os.set_blocking(answers, False)
-    return process, answers
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC", "_OCI_SYNCPIPE": str(answers)}
+    with (bundle / "conmon.log").open("wb") as complaints:
+        return subprocess.Popen(command, cwd=bundle, stdin=subprocess.DEVNULL, stdout=complaints, stderr=complaints,
+                                pass_fds=(answers,), env=environment)
 
 
 class _Answer(msgspec.Struct):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,23 @@ def with_argument(argument: str) -> Iterator[int]:
             with suppress(OSError):
                 if wanted in (entry / "cmdline").read_bytes().split(b"\0"):
                     yield int(entry.name)
+
+
+async def start_child(begin: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """The child that `begin` starts, in a thread. Where the caller is cancelled meanwhile, none is left."""
+    starting = asyncio.ensure_future(asyncio.to_thread(begin))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_end)
+        await asyncio.wait([starting])  # what it is given, the caller may close now
+        raise
+
+
+def _end(starting: asyncio.Future[subprocess.Popen[bytes]]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        with starting.result() as child:  # waits for it
+            child.kill()
 
 
 class Handle:

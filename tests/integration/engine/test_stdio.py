@@ -190,6 +190,13 @@ async def test_exec_of_what_is_not_there(host, sleeper):
     assert host.engine.exec_inspect(record.id).exit_code == 127
 
 
+async def test_exec_as_nobody_that_the_image_knows(host, sleeper):
+    record = await host.engine.exec_create(sleeper, ExecConfig(command=("true",), user="nosuch"))
+    with pytest.raises(InvalidArgument, match="unable to find user nosuch"):
+        await host.engine.exec_start(record.id)
+    assert host.engine.exec_inspect(record.id).exit_code == 126
+
+
 async def test_exec_runs_once(host, sleeper):
     record = await host.engine.exec_create(sleeper, ExecConfig(command=("true",)))
     assert await host.engine.exec_start(record.id, detach=True) is None

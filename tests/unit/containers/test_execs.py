@@ -1,0 +1,104 @@
+"""An exec whose start takes its time: it stays known, and whoever asked for it may go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from shoal.api.errors import ShoalError
+from shoal.engine.containers.execs import KEPT, Execs
+from shoal.engine.containers.nouns import Container, ContainerConfig, ExecConfig, HostConfig, State, Status
+from shoal.engine.containers.oci.process import start_child
+from shoal.engine.containers.oci.runtime import Runtime
+
+DEADLINE_S = 60
+
+RUNTIME = """#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && pid_file=$2; shift; done
+read answer < {fifo}
+[ "$answer" = go ] || exit 1
+sleep 1000 > /dev/null 2>&1 &
+echo $! > $pid_file
+"""
+
+
+class Started:
+    """An exec that a runtime is just starting, until it is told how that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fifo = folder / "fifo"
+        os.mkfifo(self.fifo)
+        script = folder / "runtime"
+        script.write_text(RUNTIME.format(fifo=self.fifo))
+        script.chmod(0o755)
+        self.container = Container(
+            id="c1", name="one", created_ns=1, image_id="i", config=ContainerConfig(), host=HostConfig(),
+            state=State(status=Status.RUNNING, pid=os.getpid()))
+        self.execs = Execs(folder / "execs", Runtime("fake", str(script), str(folder)), lambda _: self.container,
+                           lambda *_: None, lambda _: [])
+        self.id = self.create()
+        self.starting = asyncio.create_task(self.execs.start(self.id))
+
+    def create(self) -> str:
+        return self.execs.create(self.container, ExecConfig(command=("sleep",), attach_stdout=True)).id
+
+
+@pytest.fixture
+async def started(tmp_path: Path) -> AsyncIterator[Started]:
+    made = Started(tmp_path)
+    yield made
+    await made.execs.close()
+
+
+async def test_one_that_is_starting_is_not_forgotten(started: Started) -> None:
+    writer = os.open(started.fifo, os.O_RDWR)  # keeps the runtime waiting
+    try:
+        await asyncio.sleep(0)
+        for _ in range(KEPT):
+            started.create()
+        assert started.execs.get(started.id).id == started.id
+        os.write(writer, b"fail\n")
+        with pytest.raises(ShoalError):
+            await started.starting
+    finally:
+        os.close(writer)
+    assert started.execs.get(started.id).exit_code == 128
+
+
+async def test_whoever_wants_its_start_may_go(started: Started) -> None:
+    """The program is known all the same, and a kill that came too early reaches it."""
+    writer = os.open(started.fifo, os.O_RDWR)
+    try:
+        await asyncio.sleep(0)
+        started.starting.cancel()
+        started.execs.kill(started.id)
+        os.write(writer, b"go\n")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await started.execs.wait(started.id) == 137
+    finally:
+        os.close(writer)
+
+
+async def test_no_child_is_left_where_its_starter_goes() -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    began, go = Event(), Event()
+
+    def begin() -> subprocess.Popen[bytes]:
+        began.set()
+        go.wait(DEADLINE_S)
+        children.append(subprocess.Popen(["sleep", "1000"]))
+        return children[0]
+
+    starting = asyncio.create_task(start_child(begin))
+    await asyncio.to_thread(began.wait, DEADLINE_S)
+    starting.cancel()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert children[0].returncode == -9
