@@ -139,9 +139,9 @@ class Term:
             return
         self._sessions[node_id] = self._by_id[session.id] = session
         self._newcomers[node_id] = session
-        self._begin(session, node, hello, now)
-        log.info("event=session-begun node=%s session=%s remote=%s", node_id, session.id, remote)
         try:
+            self._begin(session, node, hello, now)
+            log.info("event=session-begun node=%s session=%s remote=%s", node_id, session.id, remote)
             why = await session.serve(lambda message: self._hear(session, message))
             log.info("event=session-ended node=%s session=%s why=%s", node_id, session.id, why)
         finally:

@@ -54,9 +54,10 @@ class TermStore:
         self.gate = asyncio.Event()  # commits wait for it
         self.gate.set()
         self.proposals: list[int] = []
+        self.shown: State | None = None  # instead of the store's
 
     def view(self) -> State:
-        return self.store.view()
+        return self.shown or self.store.view()
 
     def watch(self) -> Watch:
         return self.store.watch()

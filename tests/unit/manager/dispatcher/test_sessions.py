@@ -30,8 +30,8 @@ from shoal.api.states import NodeState, Role, TaskState
 from shoal.manager.ca.issue import new_root
 from shoal.manager.ca.tls import HostTLS
 from shoal.manager.dispatcher.session import OUTBOX_FRAMES, Session
-from shoal.manager.store.apply import Event
-from shoal.manager.store.changes import Create, Delete, SetTaskStatus, Update
+from shoal.manager.store.apply import Event, apply
+from shoal.manager.store.changes import Command, Create, Delete, SetTaskStatus, Update
 from shoal.worker.session import SessionLost
 from tests.unit.manager.ca.test_server import host_files
 from tests.unit.manager.controlapi_store import CLUSTER, MANAGER, WORKER
@@ -95,6 +95,20 @@ async def test_strangers_are_refused(site: Site, tmp_path):
         with pytest.raises((aiohttp.ClientError, OSError)):
             await client.ws_connect(f"https://{site.addr}{SESSION}")
     assert site.view is before
+
+
+async def test_nothing_is_left_of_a_session_that_could_not_begin(site: Site):
+    site.add_node("n1")
+    await site.lead()
+    root = msgspec.structs.replace(site.view.cluster.root_ca, cert_pem="\udc80")  # cannot be sent
+    broken = Update(record=msgspec.structs.replace(site.view.cluster, root_ca=root))
+    site.term.shown = apply(site.view, 99, Command(request_id="broken", changes=(broken,), at=0.0)).state
+    with pytest.raises((SessionLost, Unavailable)):
+        async with site.agent("n1"):
+            pass
+    site.term.shown = None
+    async with site.agent("n1") as agent:
+        assert (await agent.next()).complete
 
 
 async def test_who_does_not_lead_says_who_does(site: Site):
