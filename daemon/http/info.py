@@ -146,6 +146,7 @@ class EngineInfo:
             "Images": len(self._images.all()),
             "NEventsListener": self._engine.events.listeners,
             "Labels": self._labels,
+            "Warnings": [*_host_constants()["Warnings"], *(f"WARNING: {text}" for text in self._engine.warnings)],
             "CgroupDriver": self._engine.cgroup_driver,
             "Plugins": {**_host_constants()["Plugins"], "Volume": self._engine.volumes.drivers.names()},
             "DefaultRuntime": name,

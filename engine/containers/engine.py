@@ -179,6 +179,11 @@ class Engine:
         return self._runtime.name, self._runtime.path
 
     @property
+    def warnings(self) -> list[str]:
+        """What people should know of this engine."""
+        return [self._runtime.warning] if self._runtime.warning else []
+
+    @property
     def cgroup_version(self) -> int:
         return self._cgroups.version
 

@@ -23,21 +23,31 @@ from shoal.engine.containers.oci.cgroupdriver import CgroupFS, Driver, Systemd
 log = logging.getLogger(__name__)
 
 CANDIDATES = ("runc", "crun")
-TRIAL_TIMEOUT_S = 30
+TRIAL_TIMEOUT_S = 120
+"""An emulated machine that has just booted takes 40 s. Both runtimes may hang before systemd ends shoald's start."""
 
 
 class Runtime(msgspec.Struct, frozen=True):
-    """`root` is where the runtime keeps its own state; `driver` who makes its cgroups."""
+    """`root` is where the runtime keeps its own state; `driver` who makes its cgroups; `refused` what was better."""
 
     name: str
     path: str
     root: str
     driver: str = CgroupFS.name
+    refused: str = ""
 
     @property
     def flags(self) -> list[str]:
         """Before the runtime's command, where it makes a container."""
         return [f"--root={self.root}", *["--systemd-cgroup"] * (self.driver == Systemd.name)]
+
+    @property
+    def warning(self) -> str:
+        """For people, where a better one was tried and failed."""
+        if not self.refused:
+            return ""
+        return (f"{self.name} with the cgroup driver {self.driver} is used until the next boot, for another choice "
+                f"failed: {self.refused}")
 
 
 def find(wanted: str, run_root: Path, drivers: Sequence[Driver]) -> tuple[Runtime, Driver]:
@@ -49,24 +59,30 @@ def find(wanted: str, run_root: Path, drivers: Sequence[Driver]) -> tuple[Runtim
     known = read_record(run_root / "runtime.json", Runtime)
     if (known is not None and wanted in ("", known.name, known.path) and known.driver in by_name
             and Path(known.path).exists()):
+        _say(known)
         return known, by_name[known.driver]
-    reasons = []
+    missing: list[str] = []
+    refused: list[str] = []
     for driver in drivers:
         for name in (wanted,) if wanted else CANDIDATES:
             path = shutil.which(name)
             if path is None:
-                reasons.append(f"{name}: not installed")
+                missing.append(f"{name}: not installed")
                 continue
-            runtime = Runtime(Path(name).name, path, str(run_root / "runtime"), driver.name)
+            runtime = Runtime(Path(name).name, path, str(run_root / "runtime"), driver.name, "; ".join(refused))
             reason = trial(runtime, driver)
             if not reason:
                 write_record(run_root / "runtime.json", runtime, durable=False)
-                log.log(logging.WARNING if reasons else logging.INFO,
-                        "event=runtime-found name=%s path=%s cgroup_driver=%s refused=%r",
-                        runtime.name, path, driver.name, "; ".join(reasons))
+                _say(runtime)
                 return runtime, driver
-            reasons.append(f"{name} with the cgroup driver {driver.name}: {reason}")
-    raise ShoalError("no OCI runtime works on this host: " + "; ".join(dict.fromkeys(reasons)))
+            refused.append(f"{name} with the cgroup driver {driver.name}: {reason}")
+    raise ShoalError("no OCI runtime works on this host: " + "; ".join(dict.fromkeys([*missing, *refused])))
+
+
+def _say(found: Runtime) -> None:
+    log.log(logging.WARNING if found.refused else logging.INFO,
+            "event=runtime-found name=%s path=%s cgroup_driver=%s refused=%r",
+            found.name, found.path, found.driver, found.refused)
 
 
 def trial(runtime: Runtime, driver: Driver) -> str:
@@ -102,6 +118,8 @@ def trial(runtime: Runtime, driver: Driver) -> str:
         try:
             done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL,
                                   timeout=TRIAL_TIMEOUT_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {TRIAL_TIMEOUT_S} s"
+        except OSError as error:
             return str(error)
         return (done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else ""

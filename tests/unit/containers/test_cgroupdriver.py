@@ -128,6 +128,7 @@ def test_the_next_driver_where_systemd_does_not_answer(only_without_systemd: Pat
     folder = only_without_systemd
     found, driver = runtime.find("runc", folder, [Systemd(), CgroupFS()])
     assert (found.driver, driver, found.flags) == ("cgroupfs", CgroupFS(), [f"--root={folder}/runtime"])
+    assert "failed: runc with the cgroup driver systemd: no bus" in found.warning
     calls = (folder / "calls").read_text().splitlines()
     assert ["--systemd-cgroup" in call for call in calls] == [True, False]
     assert runtime.find("runc", folder, [Systemd(), CgroupFS()]) == (found, driver)  # known for this boot
@@ -137,6 +138,28 @@ def test_the_next_driver_where_systemd_does_not_answer(only_without_systemd: Pat
 def test_no_driver_but_systemd_is_tried_where_it_is_asked_for(only_without_systemd: Path) -> None:
     with pytest.raises(ShoalError, match="runc with the cgroup driver systemd: no bus"):
         runtime.find("runc", only_without_systemd, [Systemd()])
+
+
+def test_a_fallback_is_said_at_each_start(only_without_systemd: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        caplog.clear()
+        runtime.find("runc", only_without_systemd, [Systemd(), CgroupFS()])
+        record, = caplog.records
+        assert record.levelname == "WARNING"
+        assert "no bus" in record.getMessage()
+
+
+def test_a_runtime_that_hangs_is_named(only_without_systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (only_without_systemd / "runc").write_text("#!/bin/sh\nexec sleep 1000\n")
+    monkeypatch.setattr(runtime, "TRIAL_TIMEOUT_S", 0.1)
+    with pytest.raises(ShoalError, match="runc with the cgroup driver cgroupfs: it did not end within"):
+        runtime.find("runc", only_without_systemd, [CgroupFS()])
+
+
+def test_one_that_is_not_installed_is_no_failure(only_without_systemd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "CANDIDATES", ("nosuch", "runc"))
+    found, _ = runtime.find("", only_without_systemd, [CgroupFS()])
+    assert (found.name, found.warning) == ("runc", "")
 
 
 def test_what_an_older_daemon_found_is_cgroupfs(tmp_path: Path) -> None:
