@@ -56,6 +56,8 @@ class Allocator:
 
     def load(self, state: State, now: float) -> None:
         self._reset()
+        if state.cluster is not None:
+            self._vnis = VNIs(state.cluster.next_vni)
         for network in state.networks.values():
             self._network_seen(network)
         for service in state.services.values():
@@ -91,7 +93,13 @@ class Allocator:
                 object_id = next(iter(dirty))
                 del dirty[object_id]
                 changes.extend(self._allocate(table, object_id, state, endpoints))
-        return Decision(changes=tuple(changes))
+        return Decision(changes=(*self._mark(state), *changes))
+
+    def _mark(self, state: State) -> list[AnyChange]:
+        """Have the next leader go on where this one is: it sees no VNI of a network that is gone."""
+        if state.cluster is None or state.cluster.next_vni == self._vnis.next:
+            return []
+        return [Update(record=msgspec.structs.replace(state.cluster, next_vni=self._vnis.next))]
 
     def refused(self, refusals: Sequence[tuple[AnyChange, Refusal]]) -> None:
         for change, _ in refusals:

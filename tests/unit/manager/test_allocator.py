@@ -17,6 +17,7 @@ from shoal.api.specs import (
 from shoal.api.states import NodeState, TaskState
 from shoal.manager.allocator.ipam import AddressPool, check_pools, free_subnet, mac_of
 from shoal.manager.allocator.ports import Ports
+from shoal.manager.allocator.vni import LAST as LAST_VNI
 from shoal.manager.allocator.vni import VNIs
 from shoal.manager.store.changes import Create, Delete, SetNodeStatus, Update
 from tests.fakes.controlplane import ControlPlane, cluster, node, service
@@ -101,6 +102,14 @@ def test_vnis_begin_above_the_ingress_networks_and_are_not_given_twice():
     assert vnis.claim(4098, "b")
     assert not vnis.claim(4098, "c")
     assert [vnis.take("a"), vnis.take("c")] == [4099, 4100]
+
+
+def test_freed_vnis_are_given_again_once_all_others_were():
+    vnis = VNIs(LAST_VNI)
+    assert vnis.claim(4097, "a")
+    assert [vnis.take("b"), vnis.take("c")] == [LAST_VNI, 4098]
+    vnis.release(4098, "c")
+    assert vnis.take("d") == 4099
 
 
 def test_ports():
@@ -239,6 +248,28 @@ def test_a_new_leader_gives_nothing_twice():
     held += [each.endpoint.virtual_ips[0].addr for each in control.state.services.values()]
     assert len(set(held)) == len(held) == 8
     assert control.state.networks["net2"].vni == 4098
+
+
+def test_a_new_leader_does_not_give_what_was_freed_just_before():
+    """Hosts may not be done with the network that had it."""
+    control = plane(network("net1"), network("net2"))
+    control.must(Delete(table="network", id="net2"))
+    control.settle()
+    control.new_leader(ControlPlane().deciders)
+    control.must(Create(record=network("net3")))
+    control.settle()
+    assert control.state.networks["net3"].vni == 4099
+
+
+def test_where_vnis_go_on_is_noted_although_the_cluster_changed_meanwhile():
+    control = plane()
+    allocator = next(number for number, each in enumerate(control.deciders) if each.name == "allocator")
+    control.must(Create(record=network("net1")))
+    assert control.decide(allocator)
+    control.must(Update(record=control.state.cluster, wanted=True))
+    control.land(allocator)
+    control.settle()
+    assert control.state.cluster.next_vni == control.state.networks["net1"].vni + 1
 
 
 @pytest.mark.parametrize("target", ["host", "bridge"])
