@@ -1,13 +1,17 @@
 """Host ports that are taken for published ports.
 
 Each is held by a socket of ours that listens on it, so that a program of the host
-and a container never both believe to own it. No packet reaches the socket: the
-address is translated before. Sockets are opened in the caller's namespace.
+and a container never both believe to own it. Once the rule that leads the port to
+its container stands, no packet reaches the socket. A connection that is there
+before is reset: its packets would come here for as long as it lived, and nobody
+reads them. Sockets are opened in the caller's namespace.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import struct
 from collections.abc import Sequence
 from itertools import chain
 
@@ -25,7 +29,7 @@ class PortTaken(ShoalError):
 
 
 class HostPorts:
-    """The sockets that hold the host ports of each container."""
+    """The sockets that hold the host ports of each container. Within one event loop."""
 
     def __init__(self) -> None:
         self._held: dict[str, list[socket.socket]] = {}
@@ -55,10 +59,16 @@ class HostPorts:
             raise
         if held:
             self._held.setdefault(container_id, []).extend(held)
+        loop = asyncio.get_running_loop()
+        for handle in filter(_listens, held):
+            loop.add_reader(handle, _turn_away, loop, handle)
         return tuple(bound)
 
     def free(self, container_id: str) -> None:
+        loop = asyncio.get_running_loop()
         for handle in self._held.pop(container_id, ()):
+            if _listens(handle):
+                loop.remove_reader(handle)
             handle.close()
 
     def close(self) -> None:
@@ -127,7 +137,25 @@ def _listen(protocol: str, address: str, port: int) -> socket.socket:
         handle.bind((address, port))
         if protocol != "udp":
             handle.listen(1)
+            handle.setblocking(False)
     except BaseException:
         handle.close()
         raise
     return handle
+
+
+def _listens(handle: socket.socket) -> bool:
+    return handle.type == socket.SOCK_STREAM
+
+
+def _turn_away(loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+    """Reset a connection, so that its client tries anew."""
+    try:
+        caller, _ = listener.accept()
+    except (BlockingIOError, ConnectionError):
+        return
+    except OSError:  # no descriptor left for it: asked again at once, it would fail again
+        loop.remove_reader(listener)
+        return
+    with caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
