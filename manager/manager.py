@@ -128,8 +128,7 @@ class Manager:
         """Until `stop`. Raises an ExceptionGroup where this manager cannot go on."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each) for each in (
-                Office(self.node, self.store, self._loops).serve(), self._tls.follow(), self._take_part(),
-                self._end_when_removed())]
+                Office(self.node, self.store, self._loops).serve(), self._take_part(), self._end_when_removed())]
             await self._stopping.wait()
             for task in tasks:
                 task.cancel()

@@ -98,7 +98,7 @@ class MemberRoutes:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 _, writer = await asyncio.open_connection(
-                    host.strip("[]"), int(port), ssl=self._tls.to_managers)
+                    host.strip("[]"), int(port), ssl=self._tls.fresh().to_managers)
         except (OSError, TimeoutError) as error:
             raise Unavailable(f"the leader cannot reach the manager at {member.address} "
                               f"({str(error) or type(error).__name__}): is the port open?") from error

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 import msgspec
@@ -29,7 +29,6 @@ CONNECT_TIMEOUT_S = 1.0
 """A host that lost its power answers no SYN: another try costs less than waiting."""
 
 DEAD_AFTER_MS = 3000
-REFRESH_S = 2.0
 MAX_ANSWER_BYTES = 1 << 20
 
 RETRY = "X-Shoal-Retry"
@@ -47,7 +46,7 @@ class ManagersOnly(ssl.SSLObject):
 
 
 class ManagerTLS(HostTLS):
-    """The contexts of one manager. `refresh` follows the files; so does `follow`, by itself."""
+    """The contexts of one manager. Whoever is about to connect takes them from `fresh`: renewed files count at once."""
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError or ssl.SSLError where a file is missing or does not fit."""
@@ -62,19 +61,14 @@ class ManagerTLS(HostTLS):
         self.to_managers.load_cert_chain(str(self._folder / "node.crt"), str(self._folder / "node.key"))
         return True
 
-    def try_refresh(self) -> None:
-        """Between a new key and its certificate the files do not fit: the old ones hold until they do."""
+    def fresh(self) -> Self:
+        """With what the files hold now. Between a new key and its certificate they do not fit: the old ones hold."""
         try:
             if self.refresh():
                 log.info("event=certificate-loaded")
         except (OSError, ssl.SSLError) as error:
             log.debug("event=certificate-not-loaded error=%s", error)
-
-    async def follow(self) -> None:
-        """Look at the files every so often, until cancelled."""
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            self.try_refresh()
+        return self
 
     def for_raft(self, cluster_id: str) -> TlsContexts:
         """How Raft's transport knows a manager of this cluster."""
@@ -85,7 +79,8 @@ class ManagerTLS(HostTLS):
                 return None
             return peer.node_id
 
-        return TlsContexts(client=lambda: self.to_managers, server=lambda: self.strict_server, peer_id=peer_id)
+        return TlsContexts(client=lambda: self.fresh().to_managers, server=lambda: self.fresh().strict_server,
+                           peer_id=peer_id)
 
 
 class Peers:
@@ -98,14 +93,16 @@ class Peers:
 
     def managers(self) -> aiohttp.ClientSession:
         """For requests to managers on port 2377."""
+        tls = self._tls.fresh()  # the session keeps the context, which is loaded anew in place
         if self._managers is None:
-            self._managers = _session(self._tls.to_managers)
+            self._managers = _session(tls.to_managers)
         return self._managers
 
     def hosts(self) -> aiohttp.ClientSession:
         """For requests to any node, on port 7946."""
+        tls = self._tls.fresh()
         if self._hosts is None:
-            self._hosts = _session(self._tls.client)
+            self._hosts = _session(tls.client)
         return self._hosts
 
     async def close(self) -> None:

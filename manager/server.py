@@ -167,10 +167,9 @@ class Doors:
     async def _shake_hands(self, connection: socket.socket, peer: str) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._tls.try_refresh()
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await asyncio.get_running_loop().connect_accepted_socket(
-                    self._server, connection, ssl=self._tls.server)
+                    self._server, connection, ssl=self._tls.fresh().server)
         except (OSError, TimeoutError) as error:
             log.warning("event=connection-dropped peer=%s why=%s", peer, str(error) or type(error).__name__)

@@ -17,6 +17,7 @@ from shoal.manager.ca.server import ca_routes
 from shoal.manager.ca.tls import HostTLS
 from shoal.manager.ca.tokens import token_for
 from shoal.manager.controlapi.errors import api_errors
+from shoal.manager.peers import ManagerTLS
 from shoal.manager.store.changes import Update
 from tests.unit.manager.controlapi_store import CLUSTER, MANAGER, WORKER, Swarm
 
@@ -179,6 +180,16 @@ async def test_contexts_take_up_changed_files(swarm, served, tmp_path):
     assert tls.refresh()
     async with connected(tls.client) as session, session.get(f"{served}/who") as response:
         assert (response.status, await response.text()) == (200, "n" * 25)
+
+
+async def test_the_next_connection_has_the_renewed_certificate(swarm, served, tmp_path):
+    root = swarm.store.view().cluster.root_ca
+    host_files(tmp_path / "h", root, WORKER, Role.MANAGER)
+    contexts = ManagerTLS(tmp_path / "h").for_raft(CLUSTER)
+    for node_id in (WORKER, "n" * 25):
+        host_files(tmp_path / "h", root, node_id, Role.MANAGER)
+        async with connected(contexts.client()) as session, session.get(f"{served}/who") as response:
+            assert (response.status, await response.text()) == (200, node_id)
 
 
 class Presenting:
