@@ -7,26 +7,21 @@ prefix of an id. What a reference does not mean raises NotFound, "No such contai
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from shoal.api.errors import Conflict, InvalidArgument, NotFound, ShoalError
-from shoal.api.ids import new_container_id
 from shoal.api.sandbox import EndpointRequest, Networking, Sandbox
 from shoal.engine.containers import links, merge, shutdown
 from shoal.engine.containers.connections import Connections
+from shoal.engine.containers.creation import CPUS, Creation
 from shoal.engine.containers.events import Events
 from shoal.engine.containers.execs import Execs
 from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Life
-from shoal.engine.containers.logs import reader
-from shoal.engine.containers.logs.inotify import Watches
-from shoal.engine.containers.logs.rotation import Rotation
+from shoal.engine.containers.logs.logs import Logs
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import (
     Container,
@@ -36,7 +31,6 @@ from shoal.engine.containers.nouns import (
     ExecConfig,
     HostConfig,
     Limits,
-    LogConfig,
     LogQuery,
     Pruned,
     RestartPolicy,
@@ -46,8 +40,9 @@ from shoal.engine.containers.nouns import (
 )
 from shoal.engine.containers.oci import cgroupdriver, runtime, systemd
 from shoal.engine.containers.oci.cgroups import Cgroups
-from shoal.engine.containers.oci.monitor import RESIZE, Monitor, Monitors
+from shoal.engine.containers.oci.monitor import RESIZE, Monitors
 from shoal.engine.containers.prober import Prober
+from shoal.engine.containers.recovery import recover
 from shoal.engine.containers.removal import Removal
 from shoal.engine.containers.stdio.client import STDERR, STDOUT
 from shoal.engine.containers.stdio.client import Attachment as Attachment  # for those who use the engine
@@ -61,8 +56,6 @@ from shoal.engine.volumes.plugin import TIMEOUT_S
 from shoal.engine.volumes.volumes import Volumes
 
 T = TypeVar("T")
-
-_CPUS = os.cpu_count() or 1
 
 CLOSE_TIMEOUT_S = 5
 """What is under way when the engine closes may take so long to come to its end; the next start takes up the rest."""
@@ -102,10 +95,9 @@ class Engine:
             cgroup_driver, cgroup_parent, version=self._cgroups.version, systemd=systemd.is_init())
         self._wanted_runtime = runtime
         self._waits = Waits()
-        self._watches = Watches()
+        self._logs = Logs(self._table)
         self.mounts = Mounts(self.volumes, rootfs, find=self._table.find, emit=self._emit_volume,
                              image_of=lambda reference: images.resolve(reference).id)
-        self._rotation = Rotation(self._running_logs)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- the engine's own life ---
@@ -129,23 +121,13 @@ class Engine:
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
         self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
                           started=self._has_started, ended=self._has_ended, remove=self._remove_with_volumes)
+        self._creation = Creation(
+            self._table, self._launcher, self._images, self._rootfs, self.mounts, self.volumes, self._emit,
+            check_parent=self._driver.check)
         self._removal = Removal(self._table, self._launcher, self._life, self._waits, self.volumes, self._emit)
         self._connections = Connections(self._table, self._networking, monitors.bundle, self._launcher.links)
-        await self._recover()
-        await asyncio.to_thread(self._sweep)
-        self._rotation.start()
-
-    async def _recover(self) -> None:
-        """Containers, and the volumes that they hold. No plugin that does not answer holds that up."""
-        self.volumes.let_go_s, patience_s = 0.0, self.volumes.let_go_s
-        await self._life.recover()
-        for container_id in self._life.monitors:
-            self.mounts.adopt(self._table.get(container_id))
-        await self.volumes.sweep(self._life.monitors)
-        self.volumes.let_go_s = patience_s
-        for root in self._rootfs.used():  # of containers that were being made, of images that were being read
-            if not self._table.folder(root.partition("-")[0]).exists():
-                await self._rootfs.remove(root)
+        await recover(self._table, self._life, self.mounts, self.volumes, self._rootfs, monitors)
+        self._logs.start(self._life.monitors)
 
     @property
     def shutdown_s(self) -> float:
@@ -161,7 +143,7 @@ class Engine:
 
     async def close(self) -> None:
         """Let go; containers live on."""
-        await self._rotation.close()
+        await self._logs.close()
         await self._prober.close()
         if self._tasks:
             _, left = await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
@@ -171,7 +153,6 @@ class Engine:
         await self._life.close()
         await self._execs.close()
         await self.volumes.close()
-        self._watches.close()
 
     @property
     def runtime(self) -> tuple[str, str]:
@@ -191,12 +172,6 @@ class Engine:
     def cgroup_driver(self) -> str:
         return self._driver.name
 
-    def _sweep(self) -> None:
-        """Take away the bundles of containers that are no more."""
-        for container_id in self._launcher.monitors.known():
-            if not self._table.has(container_id):
-                self._launcher.monitors.clear(container_id)
-
     # --- reading ---
 
     def get(self, ref: str) -> Container:
@@ -212,7 +187,7 @@ class Engine:
         return self._networking.sandbox(self._table.find(ref).id)
 
     def log_path(self, ref: str) -> Path:
-        return self._table.folder(self._table.find(ref).id) / reader.NAME
+        return self._logs.path(self._table.find(ref))
 
     async def written_bytes(self, ref: str) -> int:
         """Bytes that it wrote on top of its image."""
@@ -234,47 +209,7 @@ class Engine:
 
         Raises NotFound ("No such image: …"), Conflict (the name is in use), InvalidArgument.
         """
-        image = self._images.resolve(config.image)
-        merged = merge.merge(config, image.config)
-        warnings = merge.check(merged, host, cpus=_CPUS, real_time=self._cgroups.has_real_time)
-        self._driver.check(host.cgroup_parent)
-        container_id = new_container_id()
-        name = self._table.reserve(name, container_id)
-        try:
-            host = self._with_ids(host)
-            points = await self._finish(self.mounts.resolve(merged, host, container_id))
-            container = Container(id=container_id, name=name, created_ns=time.time_ns(), image_id=image.id,
-                                  config=merged, host=host, mounts=points)
-            await self._finish(self._make(container))
-        except BaseException:
-            self._table.free(name)
-            raise
-        self._emit(container, "create", {})
-        return Created(id=container_id, warnings=tuple(warnings))
-
-    async def _make(self, container: Container) -> None:
-        """Fill its new volumes, and take it up. Nothing is left of it where that fails."""
-        try:
-            if wanting := self.mounts.to_fill(container.mounts):
-                root = await self._rootfs.prepare(container.id, container.image_id)
-                await self.mounts.fill(wanting, root, container.id)
-                await self._rootfs.release(container.id)
-            self._table.add(container)
-        except BaseException:
-            self.volumes.settle(container.id)
-            await self._rootfs.remove(container.id)
-            await self.mounts.forget(container.mounts)
-            raise
-        self.volumes.settle(container.id)
-
-    def _with_ids(self, host: HostConfig) -> HostConfig:
-        """The containers that the modes name by their ids: names may change. Raises NotFound, InvalidArgument."""
-        changes: dict[str, Any] = {}
-        for field in ("network_mode", "ipc_mode", "pid_mode"):
-            kind, separator, ref = getattr(host, field).partition(":")
-            if separator and kind == "container":
-                changes[field] = f"container:{self._table.find(ref).id}"
-        return msgspec.structs.replace(host, **changes, links=self._launcher.links.settled(host))
+        return await self._finish(self._creation.create(name, config, host))
 
     async def start(self, ref: str) -> None:
         """Start it. No error where it runs. Raises InvalidArgument where its program cannot be run (400), Conflict."""
@@ -314,7 +249,7 @@ class Engine:
         """Change limits (those that are not 0 or empty) and the restart policy. Returns warnings."""
         container = self._table.find(ref)
         host = merge.updated(container.host, limits, restart)
-        warnings = merge.check_limits(host.limits, cpus=_CPUS, update=True)
+        warnings = merge.check_limits(host.limits, cpus=CPUS, update=True)
         if container.state.running:
             await asyncio.to_thread(self._launcher.limit, container, host.limits)
         self._table.change(container.id, host=host)
@@ -366,18 +301,11 @@ class Engine:
 
     def logs(self, ref: str, query: LogQuery) -> AsyncIterator[tuple[int, bytes]]:
         """(stream, bytes) of its log: whole lines, their time before them where asked. Raises at the call."""
-        return _one_by_one(self.log_batches(ref, query))
+        return self._logs.lines(self._table.find(ref), query)
 
     def log_batches(self, ref: str, query: LogQuery) -> AsyncIterator[list[tuple[int, bytes]]]:
         """As `logs`, but as many lines at once as are there: ten times as fast for who sends them on."""
-        container = self._table.find(ref)
-        if container.host.log.driver == "none":
-            raise ShoalError("configured logging driver does not support reading")
-        return reader.read(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
-                           watches=self._watches)
-
-    def _runs(self, container_id: str) -> bool:
-        return self._table.has(container_id) and self._table.get(container_id).state.running
+        return self._logs.batches(self._table.find(ref), query)
 
     async def attach(
         self, ref: str, *, stdin: bool = False, stdout: bool = True, stderr: bool = True, logs: bool = False,
@@ -398,7 +326,7 @@ class Engine:
         if stream:
             client = await self._life.join(container, stdin=stdin and container.config.open_stdin, streams=streams)
         if logs:
-            lines = self.logs(container.id, LogQuery(stdout=stdout, stderr=stderr))
+            lines = self._logs.lines(container, LogQuery(stdout=stdout, stderr=stderr))
             return LoggedClient(lines, client, tty=container.config.tty)
         return client if client is not None else LoggedClient(None, None, tty=container.config.tty)
 
@@ -475,12 +403,6 @@ class Engine:
     def _volume_users(self, name: str) -> list[str]:
         return [one.id for one in self._table.all() if any(point.name == name for point in one.mounts)]
 
-    def _running_logs(self) -> Iterable[tuple[LogConfig, Path, Monitor]]:
-        for container in self._table.all():
-            monitor = self._life.monitors.get(container.id)
-            if container.host.log.options and monitor is not None:
-                yield container.host.log, self._table.folder(container.id), monitor
-
     def _shell_of(self, image_id: str) -> tuple[str, ...]:
         try:
             return self._images.resolve(image_id).config.shell
@@ -494,9 +416,3 @@ class Engine:
     def _has_ended(self, container: Container) -> None:
         self._prober.stop(container)
         self._execs.forget(container.id)
-
-
-async def _one_by_one(batches: AsyncIterator[list[tuple[int, bytes]]]) -> AsyncIterator[tuple[int, bytes]]:
-    async for batch in batches:
-        for line in batch:
-            yield line

@@ -81,7 +81,7 @@ async def test_rotation_loses_no_line(host):
     rotations = 0
     while engine.get(container_id).state.running:
         before = (folder / "log").stat().st_ino if (folder / "log").exists() else 0
-        for config, place, monitor in engine._running_logs():
+        for config, place, monitor in engine._logs.limited():
             rotation.check(config, place, monitor)
         await asyncio.sleep(0.02)
         rotations += (folder / "log").exists() and (folder / "log").stat().st_ino != before

@@ -1,0 +1,34 @@
+"""What an engine that was killed, or its host, left: taken up again or taken away, before anything is made."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shoal.engine.containers.life import Life
+from shoal.engine.containers.mounts import Mounts
+from shoal.engine.containers.oci.monitor import Monitors
+from shoal.engine.containers.table import Table
+from shoal.engine.storage.rootfs import RootFSStore
+from shoal.engine.volumes.volumes import Volumes
+
+
+async def recover(
+    table: Table, life: Life, mounts: Mounts, volumes: Volumes, rootfs: RootFSStore, monitors: Monitors
+) -> None:
+    """Containers, and the volumes that they hold. No plugin that does not answer holds that up."""
+    volumes.let_go_s, patience_s = 0.0, volumes.let_go_s
+    await life.recover()
+    for container_id in life.monitors:
+        mounts.adopt(table.get(container_id))
+    await volumes.sweep(life.monitors)
+    volumes.let_go_s = patience_s
+    for root in rootfs.used():  # of containers that were being made, of images that were being read
+        if not table.folder(root.partition("-")[0]).exists():
+            await rootfs.remove(root)
+    await asyncio.to_thread(_sweep_bundles, table, monitors)
+
+
+def _sweep_bundles(table: Table, monitors: Monitors) -> None:
+    for container_id in monitors.known():
+        if not table.has(container_id):
+            monitors.clear(container_id)
