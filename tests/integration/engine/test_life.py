@@ -103,6 +103,17 @@ async def test_a_restart_by_hand_does_not_undo_another(host):
     assert host.engine.get(container_id).state.running
 
 
+async def test_whose_client_goes_while_it_is_made_keeps_its_name(host):
+    creating = asyncio.create_task(host.create("true", name="mine"))
+    stop_watching = host.engine.watch(lambda container_id: creating.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    stop_watching()
+    assert host.engine.get("mine").name == "mine"
+    with pytest.raises(Conflict, match="already in use"):
+        await host.create("true", name="mine")
+
+
 async def test_names(host):
     await host.create("true", name="one")
     with pytest.raises(Conflict) as raised:
