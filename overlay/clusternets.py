@@ -20,9 +20,9 @@ from shoal.api.errors import Conflict, NotImplementedHere, Unavailable
 from shoal.api.messages import NetworkEndpoint, NetworkInfo, NetworkService
 from shoal.overlay.cluster import Changes, Cluster, Told, pick
 from shoal.overlay.names import NamedEndpoint, NamedService, NetworkNames
-from shoal.overlay.netlink import NetlinkError
 from shoal.overlay.nft import NftError
 from shoal.overlay.plan import Forwarding, carry_out, plan_forwarding, plan_services, wanted_forwarding
+from shoal.overlay.rtnetlink import NetlinkError
 from shoal.overlay.sandboxes import ClusterStep, Plumber
 
 log = logging.getLogger(__name__)

@@ -26,9 +26,9 @@ from shoal.overlay.clusternets import ClusterNetworks, check_address
 from shoal.overlay.dns import Resolver
 from shoal.overlay.localnets import LocalNetworks
 from shoal.overlay.naming import Naming
-from shoal.overlay.netlink import NetlinkError
 from shoal.overlay.ports import HostPorts
 from shoal.overlay.records import BRIDGE, GWBRIDGE, Attached, LocalNetwork, SandboxRecord
+from shoal.overlay.rtnetlink import NetlinkError
 from shoal.overlay.sandboxes import DnsSockets, End, Plumber, Wiring
 from shoal.overlay.storage import Folder
 

@@ -22,7 +22,8 @@ from typing import Any
 import msgspec
 
 from shoal.overlay import netlink
-from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
+from shoal.overlay.netlink import Message
+from shoal.overlay.rtnetlink import NetlinkError, Rtnetlink
 
 CLONE_NEWNET = 0x40000000
 _MS_BIND, _MNT_DETACH = 0x1000, 0x2

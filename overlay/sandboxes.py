@@ -20,10 +20,11 @@ from shoal.overlay import conntrack, hosttable, kernel, netlink, sandboxtable
 from shoal.overlay.drivers import bridge, sublinks
 from shoal.overlay.drivers.overlay import OverlayLinks
 from shoal.overlay.files import RESOLVER
-from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
+from shoal.overlay.netlink import Message
 from shoal.overlay.nft import Nft, NftError
 from shoal.overlay.plan import ForwardOp, lost_backends
 from shoal.overlay.records import LocalNetwork
+from shoal.overlay.rtnetlink import NetlinkError, Rtnetlink
 from shoal.overlay.sandboxtable import ServiceOp
 
 _SYSCTLS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from shoal.api.errors import NotImplementedHere
 from shoal.overlay import kernel, netlink
-from shoal.overlay.netlink import Rtnetlink
 from shoal.overlay.records import LocalNetwork
+from shoal.overlay.rtnetlink import Rtnetlink
 
 
 def ensure(rtnl: Rtnetlink, network: LocalNetwork) -> bool:

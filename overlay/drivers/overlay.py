@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shoal.overlay import kernel, netlink
-from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
+from shoal.overlay.netlink import Message
 from shoal.overlay.plan import (
     DropFdb,
     DropNeighbour,
@@ -22,6 +22,7 @@ from shoal.overlay.plan import (
     SetNeighbour,
     plan_forwarding,
 )
+from shoal.overlay.rtnetlink import NetlinkError, Rtnetlink
 
 _INDEX = 16
 """Index of the VXLAN device: above whatever the kernel may put into a new namespace by itself."""

@@ -12,8 +12,9 @@ import errno
 from shoal.api.errors import InvalidArgument, NotImplementedHere
 from shoal.overlay import netlink
 from shoal.overlay.localspecs import dummy_name, vlan_of
-from shoal.overlay.netlink import Message, NetlinkError, Rtnetlink
+from shoal.overlay.netlink import Message
 from shoal.overlay.records import LocalNetwork
+from shoal.overlay.rtnetlink import NetlinkError, Rtnetlink
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 

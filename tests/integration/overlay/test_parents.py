@@ -6,8 +6,9 @@ import pytest
 
 from shoal.api.sandbox import EndpointRequest, PublishedPort
 from shoal.overlay import kernel
-from shoal.overlay.netlink import NetlinkError, Rtnetlink, new_dummy, new_ipvlan, new_vlan
+from shoal.overlay.netlink import new_dummy, new_ipvlan, new_vlan
 from shoal.overlay.records import LocalNetworkSpec
+from shoal.overlay.rtnetlink import NetlinkError, Rtnetlink
 
 from .conftest import Echo, Host, Refused, cid, greet
 
