@@ -25,4 +25,4 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then # Debian's way to say that nothing is to
 fi
 apt-get update -qq
 # shellcheck disable=SC2086 # a list of words is meant
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing

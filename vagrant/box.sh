@@ -1,20 +1,30 @@
 #!/bin/sh
-# Builds a box for libvirt of Debian 12, offline but for Debian's own packages: no box catalogue is asked.
+# Builds a box for libvirt of Debian's or Ubuntu's packages alone: no box catalogue is asked.
 #
-#   box.sh FILE.box        then: vagrant box add --name shoal/local FILE.box     RELEASE=trixie: of Debian 13
+#   box.sh FILE.box        then: vagrant box add --name shoal/local FILE.box
 #
-# As root, with: apt-get install --no-install-recommends mmdebstrap qemu-utils e2fsprogs cpio kmod busybox-static
+#   RELEASE=bookworm       Debian 12; trixie: Debian 13; noble: Ubuntu 24.04
+#   KEYRING=               what the release's packages are signed with, where this machine does not have that
 #
-# Shoal's dependencies are in it, as requirements.lock has them: the machines need no package index. They are fetched
-# with this machine's Python, or PYTHON, which has to be of the release's version; else name that (OFFLINE=3.13).
+# As root, with: apt-get install --no-install-recommends mmdebstrap qemu-utils e2fsprogs cpio kmod xz-utils zstd
+# (and ubuntu-keyring, which Debian has from 13 on).
+#
+# Shoal's dependencies are in it, as requirements.lock has them: the machines need no package index.
 # The machine boots the kernel directly, with an initramfs that only finds its disk. It lets in whoever has Vagrant's
 # well-known key: keep it on networks of the host.
 set -eu
 
 release=${RELEASE:-bookworm}
+case $release in # the Python that it has, the kernel as clouds get it
+    bookworm) python=3.11 kernel=linux-image-cloud-amd64 components=main ;;
+    trixie) python=3.13 kernel=linux-image-cloud-amd64 components=main ;;
+    noble) python=3.12 kernel=linux-image-virtual components=main,universe ;;
+    *) echo "box.sh: RELEASE has to be bookworm, trixie or noble, not $release" >&2; exit 2 ;;
+esac
 size_gb=4
 here=$(dirname "$0")
 packages="systemd-sysv,dbus,udev,openssh-server,sudo,rsync,ca-certificates,curl,e2fsprogs,iputils-ping,kmod,procps"
+packages=$packages,apparmor
 for package in $(sed -n '/^packages="/,/"$/p' "$here/../setup/packages.sh" | tr -d '"' | sed 's/^packages=//'); do
     packages=$packages,$package
 done
@@ -30,7 +40,7 @@ main() {
     trap 'rm -rf "$work"' EXIT
     root=$work/root box=$work/box
     mkdir "$box"
-    install_debian
+    install_system
     install_kernel
     set_up
     install_dependencies
@@ -43,31 +53,35 @@ main() {
     mv "$work/packed" "$1"
 }
 
-# From where this machine has its own packages, if it is of the same release; else from Debian's mirrors.
-install_debian() {
+# From where this machine has its own packages, if it is of the same release; else from the distribution's mirrors.
+# The kernel's packages are only fetched.
+install_system() {
     set --
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.sources; do
         if grep -qs "$release" "$file"; then set -- "$@" "$file"; fi
     done
     # shellcheck disable=SC2016 # mmdebstrap's shell expands it
-    mmdebstrap --quiet --variant=minbase --mode=root --include="$packages" \
-        --aptopt='APT::Install-Recommends "false"' \
+    mmdebstrap --quiet --variant=minbase --mode=root --include="$packages" --components="$components" \
+        ${KEYRING:+--keyring="$KEYRING"} --aptopt='APT::Install-Recommends "false"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --customize-hook='cd "$1/root" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" &&
-            apt-get download -q "$(apt-cache depends linux-image-cloud-amd64 |
-                awk '\''/Depends: linux-image/ { print $2; exit }'\'')"' \
+            image=$(apt-cache depends '$kernel' | awk '\''/Depends: linux-image/ { print $2; exit }'\'') &&
+            apt-get download -q "$image" $(apt-cache depends "$image" | awk '\''/Depends: linux-modules/ { print $2 }'\'')' \
         "$release" "$root" "$@"
 }
 
 # Unpacked, not installed: as a package it would make an initramfs of its own, which takes longer than all the rest.
 install_kernel() {
-    dpkg -x "$root"/root/linux-image-*.deb "$work/kernel"
-    rm "$root"/root/linux-image-*.deb
-    version=$(ls "$work/kernel/lib/modules")
-    cp "$work/kernel/boot/vmlinuz-$version" "$box/vmlinuz"
+    for package in "$root"/root/linux-*.deb; do
+        dpkg -x "$package" "$work/kernel"
+        rm "$package"
+    done
+    modules=$(find "$work/kernel" -path '*lib/modules/*' -prune)
+    version=$(basename "$modules")
+    install -m 644 "$work/kernel/boot/vmlinuz-$version" "$box/vmlinuz"
     mkdir -p "$root/usr/lib/modules"
-    cp -a "$work/kernel/lib/modules/$version" "$root/usr/lib/modules/"
+    cp -a "$modules" "$root/usr/lib/modules/"
     chroot "$root" depmod "$version"
 }
 
@@ -88,18 +102,18 @@ set_up() {
     mkdir -p "$root/etc/systemd/network"
     printf '[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\n' > "$root/etc/systemd/network/80-eth0.network"
     echo '/dev/vda / ext4 rw,noatime 0 1' > "$root/etc/fstab"
-    printf '127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n' > "$root/etc/hosts"
-    echo debian > "$root/etc/hostname"
+    printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s\n' "$release" > "$root/etc/hosts"
+    echo "$release" > "$root/etc/hostname"
     : > "$root/etc/machine-id"
     : > "$root/etc/resolv.conf"
     chroot "$root" systemctl enable --quiet systemd-networkd ssh-host-keys
     chroot "$root" systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer \
-        e2scrub_reap.service fstrim.timer getty@tty1.service
+        e2scrub_reap.service fstrim.timer motd-news.timer getty@tty1.service
 }
 
 # The virtual environment that provision.sh will install the wheel in.
 install_dependencies() {
-    OFFLINE=${OFFLINE:-1} sh "$here/../setup/wheel.sh" "$work/lab" > /dev/null
+    OFFLINE=$python sh "$here/../setup/wheel.sh" "$work/lab" > /dev/null
     mkdir -p "$root/root/lab"
     cp -R "$work/lab/wheels" "$work/lab/constraints.txt" "$work"/lab/shoal-*.whl "$root/root/lab"
     chroot "$root" python3 -m venv /usr/local/lib/shoal
@@ -115,9 +129,14 @@ pack_initramfs() {
     mkdir -p "$ir/bin" "$ir/proc" "$ir/sys" "$ir/dev" "$ir/disk" "$ir/modules"
     cp "$root/bin/busybox" "$ir/bin/"
     number=10
-    for module in virtio_pci virtio_blk; do
+    for module in virtio_pci virtio_blk ext4; do
         for file in $(chroot "$root" modprobe -S "$version" --show-depends $module | awk '/^insmod/ { print $2 }'); do
-            cp "$root/$file" "$ir/modules/$number-$(basename "$file")"
+            case $file in
+                *.xz) unpack="xzcat" ;;
+                *.zst) unpack="zstdcat" ;;
+                *) unpack="cat" ;;
+            esac
+            $unpack "$root/$file" > "$ir/modules/$number-$module.ko"
             number=$((number + 1))
         done
     done

@@ -22,6 +22,9 @@ CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shoal-vagrant"
 BOX = "shoal/local"
 SLOWNESS = 20
+RELEASE = os.environ.get("RELEASE", "bookworm")
+"""What the machines run: any that vagrant/box.sh builds."""
+
 PROGRESS = re.compile(r"Progress: \d+%")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 NEEDED = ("vagrant", "libvirtd", "virtlogd", "virsh", "dnsmasq", "mmdebstrap", "qemu-system-x86_64", "rsync")
@@ -75,6 +78,9 @@ class Lab:
         return found
 
     def _note(self, text: str) -> None:
+        """Printed, and in the transcript without where this host has its files."""
+        for place in (CACHE, tempfile.gettempdir()):
+            text = text.replace(f"{place}/", "")
         print(text, end="", flush=True)
         with self._transcript.open("a") as file:
             file.write(text)
@@ -112,10 +118,11 @@ def box() -> Path:
     digest = hashlib.sha256()
     for file in ("vagrant/box.sh", "setup/packages.sh", "setup/wheel.sh", "requirements.lock"):
         digest.update((CHECKOUT / file).read_bytes() + b"\0")
-    found = CACHE / f"{digest.hexdigest()[:16]}.box"
+    found = CACHE / f"{RELEASE}-{digest.hexdigest()[:16]}.box"
     if not found.exists():
-        shutil.rmtree(CACHE, ignore_errors=True)
-        CACHE.mkdir(parents=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        for older in CACHE.glob(f"{RELEASE}-*.box"):
+            older.unlink()
         subprocess.run(["sh", CHECKOUT / "vagrant/box.sh", found], check=True,
-                       env={**os.environ, "PYTHON": sys.executable})
+                       env={**os.environ, "RELEASE": RELEASE, "PYTHON": sys.executable})
     return found
