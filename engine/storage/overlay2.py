@@ -1,10 +1,8 @@
 """OverlayFS: layers as directories, a container's root as one overlay mount.
 
-    <root>/layers/<chain>/diff       an unpacked layer; `size` beside it holds its bytes
+    <root>/layers/<chain>/diff       an unpacked layer
     <root>/l/<short>                 a link to it: lower directories must fit in one page
-    <root>/containers/<id>/          diff (what the container wrote), work, merged; `lower` names its layers
-
-A layer appears under its name by one rename, after its content is on disk.
+    <root>/containers/<id>/          diff (what the container wrote), work, merged
 """
 
 from __future__ import annotations
@@ -16,110 +14,64 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from shoal.api.errors import InvalidArgument
-from shoal.engine.storage import diff, pack
+from shoal.engine.storage import diff
 from shoal.engine.storage.driver import Change
-from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, sync_filesystem, unmount
+from shoal.engine.storage.folders import FolderDriver, digits, remove_folder
+from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, unmount
 from shoal.engine.storage.unpack import unpack
 
-MAX_LAYERS = 125
 MAX_OPTIONS_BYTES = 4000  # mount(2) takes one page
 _SHORT = 16  # hexadecimal digits of the chain id in a link's name
 
 
-class Overlay2:
+class Overlay2(FolderDriver):
     """The storage driver that every supported kernel has."""
 
     name = "overlay2"
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._layers = root / "layers"
         self._links = root / "l"
-        self._containers = root / "containers"
-        for directory in (root, self._layers, self._links, self._containers):
-            directory.mkdir(mode=0o710, parents=True, exist_ok=True)
-        for left_over in self._layers.glob("tmp-*"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        super().__init__(root, self._links)
 
     # --- layers ---
 
-    def has_layer(self, chain_id: str) -> bool:
-        return (self._layers / _digits(chain_id)).is_dir()
-
     def add_layer(self, chain_id: str, content: IO[bytes]) -> int:
-        """As the protocol says; two threads may unpack the same layer, the first to finish wins."""
-        place = self._layers / _digits(chain_id)
-        scratch = self._layers / f"tmp-{os.getpid()}-{os.urandom(6).hex()}"
-        diff = scratch / "diff"
-        diff.mkdir(mode=0o755, parents=True)
-        diff.chmod(0o755)
-        try:
-            size = unpack(content, diff)
+        def fill(scratch: Path) -> int:
+            (scratch / "diff").mkdir(mode=0o755)
+            (scratch / "diff").chmod(0o755)
+            size = unpack(content, scratch / "diff")
             while content.read(1 << 20):  # what follows the end of the archive belongs to the digest
                 pass
-            (scratch / "size").write_text(str(size))
-            sync_filesystem(scratch)
-            with suppress(FileExistsError, OSError):
-                scratch.rename(place)
-            if not place.is_dir():
-                raise OSError(f"cannot place layer {chain_id} in {self._layers}")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            return size
+
+        size = self._place_layer(chain_id, fill)
         self._link(chain_id)
         return size
 
     def remove_layer(self, chain_id: str) -> None:
-        place = self._layers / _digits(chain_id)
-        doomed = self._layers / f"tmp-{os.urandom(6).hex()}"
-        with suppress(FileNotFoundError):
-            place.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-        (self._links / _digits(chain_id)[:_SHORT]).unlink(missing_ok=True)
-
-    def layers(self) -> dict[str, int]:
-        found = {}
-        for place in self._layers.iterdir():
-            if not place.name.startswith("tmp-"):
-                with suppress(OSError, ValueError):
-                    found["sha256:" + place.name] = int((place / "size").read_text())
-        return found
+        remove_folder(self._layer(chain_id))
+        (self._links / digits(chain_id)[:_SHORT]).unlink(missing_ok=True)
 
     def _link(self, chain_id: str) -> str:
-        name = _digits(chain_id)[:_SHORT]
+        name = digits(chain_id)[:_SHORT]
         with suppress(FileExistsError):
-            (self._links / name).symlink_to(f"../layers/{_digits(chain_id)}/diff")
+            (self._links / name).symlink_to(f"../layers/{digits(chain_id)}/diff")
         return name
 
     # --- containers ---
 
     def mount(self, container_id: str, chain_ids: Sequence[str]) -> Path:
-        home = self._containers / container_id
-        merged = home / "merged"
+        merged = self._containers / container_id / "merged"
         if is_mount_point(merged):
             return merged
-        if len(chain_ids) > MAX_LAYERS:
-            raise InvalidArgument(f"max depth exceeded: {len(chain_ids)} layers, at most {MAX_LAYERS}")
-        home.mkdir(mode=0o710, exist_ok=True)
+        home = self._home(container_id, chain_ids)
         for directory in ("work", "merged", "diff"):
             (home / directory).mkdir(exist_ok=True)
-        if not (home / "lower").exists():
-            (home / "lower.new").write_text("\n".join(chain_ids))
-            (home / "lower.new").replace(home / "lower")  # whole or not at all: an empty one means no layers
         if not chain_ids:
             mount(str(home / "diff"), merged, "none", MS_BIND)
             return merged
         self._mount_overlay(home, [self._link(chain_id) for chain_id in reversed(chain_ids)])
         return merged
-
-    def lower(self, container_id: str) -> list[str] | None:
-        try:
-            return (self._containers / container_id / "lower").read_text().split()
-        except FileNotFoundError:
-            return None
-
-    def layers_in_use(self) -> set[str]:
-        return {chain for container_id in self.containers() for chain in self.lower(container_id) or ()}
 
     def _mount_overlay(self, home: Path, links: list[str]) -> None:
         """Mount with full paths where they fit into a page, else through a descriptor of `l/`."""
@@ -146,15 +98,9 @@ class Overlay2:
         unmount(home / "merged")
         shutil.rmtree(home)
 
-    def containers(self) -> list[str]:
-        return [place.name for place in self._containers.iterdir()]
-
     def changes(self, container_id: str) -> list[Change]:
-        layers = [self._layers / _digits(chain_id) / "diff" for chain_id in reversed(self.lower(container_id) or [])]
+        layers = [self._layer(chain_id) / "diff" for chain_id in reversed(self.lower(container_id) or [])]
         return diff.changes(self.written(container_id), layers)
-
-    def pack(self, container_id: str, target: IO[bytes]) -> None:
-        pack.pack(self.written(container_id), self.changes(container_id), target)
 
     def written(self, container_id: str) -> Path:
         return self._containers / container_id / "diff"
@@ -166,7 +112,3 @@ class Overlay2:
                 with suppress(FileNotFoundError):
                     total += os.lstat(f"{folder}/{name}").st_size
         return total
-
-
-def _digits(chain_id: str) -> str:
-    return chain_id.removeprefix("sha256:")
