@@ -6,10 +6,14 @@ The worker knows no engine and the engine no tasks; here one's words become the 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+
+import msgspec
 
 from shoal.api.errors import NotFound
 from shoal.api.specs import Mount
+from shoal.daemon.http.containers.mounts import mount_request
+from shoal.daemon.http.containers.stdio import frame
+from shoal.daemon.http.containers.wire import MountWire
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.nouns import (
     Container,
@@ -73,7 +77,7 @@ class EngineContainers:
             stdout=query.stdout, stderr=query.stderr, follow=query.follow, timestamps=query.timestamps,
             tail=query.tail, since_ns=int(query.since * 1e9)))
         async for batch in batches:
-            yield b"".join(bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data for stream, data in batch)
+            yield b"".join(frame(stream, data) for stream, data in batch)
 
 
 def seen(container: Container) -> Seen:
@@ -128,21 +132,7 @@ def translate(wanted: ContainerPlan) -> tuple[ContainerConfig, HostConfig]:
 
 
 def _mount(mount: Mount) -> MountRequest:
-    bind: dict[str, Any] = mount.options.get("BindOptions", {})
-    volume: dict[str, Any] = mount.options.get("VolumeOptions", {})
-    tmpfs: dict[str, Any] = mount.options.get("TmpfsOptions", {})
-    driver: dict[str, Any] = volume.get("DriverConfig") or {}
-    return MountRequest(
-        type=mount.type, source=mount.source, target=mount.target, read_only=mount.read_only,
-        propagation=bind.get("Propagation", ""),
-        non_recursive=bind.get("NonRecursive", False),
-        create_source=bind.get("CreateMountpoint", False),
-        no_copy=volume.get("NoCopy", False),
-        subpath=volume.get("Subpath", ""),
-        volume_labels=volume.get("Labels", {}),
-        volume_driver=driver.get("Name", ""),
-        volume_options=driver.get("Options", {}),
-        tmpfs_size_bytes=tmpfs.get("SizeBytes", 0),
-        tmpfs_mode=tmpfs.get("Mode", 0),
-        options=tuple(option for group in tmpfs.get("Options", ()) for option in group[:1]),
-    )
+    """Its options are as the API has them."""
+    return mount_request(msgspec.convert(
+        {"Type": mount.type, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only,
+         **mount.options}, MountWire))

@@ -26,7 +26,7 @@ def mounts(wire: HostWire) -> tuple[MountRequest, ...]:
     """Every mount that was asked for. Raises InvalidArgument, NotImplementedHere."""
     return (
         *(bind(text, wire.volume_driver) for text in wire.binds),
-        *(_mount(each) for each in wire.mounts),
+        *(mount_request(each) for each in wire.mounts),
         *(tmpfs(target, options) for target, options in wire.tmpfs.items()),
     )
 
@@ -70,7 +70,8 @@ def tmpfs(target: str, options: str) -> MountRequest:
     return MountRequest(type="tmpfs", target=target, options=tuple(each for each in options.split(",") if each))
 
 
-def _mount(wire: MountWire) -> MountRequest:
+def mount_request(wire: MountWire) -> MountRequest:
+    """One of `Mounts`. Raises InvalidArgument, NotImplementedHere."""
     if wire.type in ("npipe", "cluster"):
         raise NotImplementedHere(f"Mounts: type {wire.type} is not supported: use bind, volume, tmpfs or image")
     for kind, shown, given in (("bind", "BindOptions", wire.bind_options),

@@ -69,6 +69,8 @@ def test_limits_and_logs():
                   volume_driver="local", volume_options={"o": "bind"})),
     (Mount(type="tmpfs", target="/t", options={"TmpfsOptions": {"SizeBytes": 9, "Mode": 448}}),
      MountRequest(type="tmpfs", target="/t", tmpfs_size_bytes=9, tmpfs_mode=448)),
+    (Mount(type="tmpfs", target="/t", options={"TmpfsOptions": {"Options": [["nr_inodes", "1k"], ["exec"]]}}),
+     MountRequest(type="tmpfs", target="/t", options=("nr_inodes=1k", "exec"))),
 ])
 def test_mounts(mount, expected):
     _, host = translate(ContainerPlan(name="n", image="i", mounts=(mount,)))
