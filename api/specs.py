@@ -124,6 +124,11 @@ class TaskSpec(Spec, frozen=True, kw_only=True, omit_defaults=True):
     log_driver: LogDriver | None = None
     force_update: int = 0
 
+    @property
+    def swarm_networks(self) -> tuple[NetworkAttachmentSpec, ...]:
+        """Without those that every node has by itself."""
+        return tuple(each for each in self.networks if each.target not in NODE_LOCAL)
+
 
 class UpdateConfig(Spec, frozen=True, kw_only=True, omit_defaults=True):
     parallelism: int = 1  # 0: all at once

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoal.api.objects import Endpoint, Network, NetworkAttachment, Service, Task, TaskStatus, VirtualIP
-from shoal.api.specs import NODE_LOCAL, ClusterSpec, NetworkAttachmentSpec, PortConfig, TaskSpec
+from shoal.api.specs import ClusterSpec, PortConfig
 from shoal.api.states import TaskState
 from shoal.manager.allocator.ipam import INGRESS_SUBNET, AddressPool, configs, free_subnet, mac_of, overlapping
 from shoal.manager.allocator.ports import FIRST, LAST, Ports
@@ -287,7 +287,7 @@ class Allocator:
         mode = service.spec.endpoint.mode
         have = {vip.network_id: vip for vip in service.endpoint.virtual_ips}
         vips = []
-        for target in _networks(service.spec.task) if mode == "vip" else ():
+        for target in service.spec.task.swarm_networks if mode == "vip" else ():
             pool = self._pool(target.target, state)
             vip = have.get(target.target)
             if vip is None or not pool.claim(vip.addr, service.id):
@@ -317,7 +317,7 @@ class Allocator:
         attachments: list[NetworkAttachment] = []
         if not problem:
             try:
-                for wanted in _networks(task.spec):
+                for wanted in task.spec.swarm_networks:
                     pool = self._pool(wanted.target, state)
                     if wanted.address:
                         address = _exactly(pool, wanted.address, task.id)
@@ -363,11 +363,6 @@ class Allocator:
                 f"all {pool.size} of {pool.subnet} are in use"
             )
         return address
-
-
-def _networks(spec: TaskSpec) -> list[NetworkAttachmentSpec]:
-    """Those on which something is allocated."""
-    return [each for each in spec.networks if each.target not in NODE_LOCAL]
 
 
 def _exactly(pool: AddressPool, address: str, owner: str) -> str:

@@ -6,7 +6,6 @@ import msgspec
 
 from shoal.api.messages import NetworkEndpoint, NetworkInfo, NetworkService
 from shoal.api.objects import Network, NetworkAttachment, Node, Service, Task, TaskStatus
-from shoal.api.specs import NODE_LOCAL
 from shoal.api.states import NodeState, TaskState
 from shoal.manager.controlapi.wire_network import MTU_OPTION
 from shoal.manager.store.state import State
@@ -100,8 +99,7 @@ def network_info(network: Network | None) -> NetworkInfo | None:
 
 def service_networks(service: Service | None) -> tuple[str, ...]:
     """The networks on which a service has a name."""
-    targets = () if service is None else (each.target for each in service.spec.task.networks)
-    return tuple(each for each in targets if each not in NODE_LOCAL)
+    return () if service is None else tuple(each.target for each in service.spec.task.swarm_networks)
 
 
 def service_on(service: Service, network_id: str, backends: tuple[str, ...]) -> NetworkService | None:
