@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from shoal.engine.storage.mount import mount, unmount
 from shoal.engine.storage.rootfs import RootFSStore
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 CONCURRENT_STARTS = 4 * (os.cpu_count() or 1)
 """More runtimes at once would only take each other's time and memory."""
@@ -311,10 +312,11 @@ def exposed_ports(text: str) -> list[PublishedPort]:
             for number in range(int(first), int(last or first) + 1)]
 
 
-async def _both(first: Awaitable[T], second: Awaitable[Any]) -> tuple[T, Any]:
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
     """Both results, once both are done; the first error, if any."""
-    results = await asyncio.gather(first, second, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results  # type: ignore[return-value]
+    one, other = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(other, BaseException):
+        raise other
+    return one, other
