@@ -22,6 +22,8 @@ _DONE, _ERROR = 3, 2
 _TUPLE_ORIG, _TUPLE_REPLY, _ZONE = 1, 2, 18
 _HEADER = struct.Struct("=IHHII")
 _IP, _SRC, _DST = 1, 1, 2
+_PROTO, _PROTO_NUMBER, _DST_PORT = 2, 1, 3
+_UDP = b"\x11"
 
 
 class Flow:
@@ -31,6 +33,12 @@ class Flow:
 
     def __init__(self, to: str, by: str, raw: bytes, zone: bytes) -> None:
         self.to, self.by, self.raw, self.zone = to, by, raw, zone
+
+    @property
+    def udp_port(self) -> int:
+        """The port that it was sent to; 0 where it is not UDP."""
+        proto = dict(_attributes(dict(_attributes(self.raw)).get(_PROTO, b"")))
+        return int.from_bytes(proto.get(_DST_PORT, b"")) if proto.get(_PROTO_NUMBER) == _UDP else 0
 
 
 def forget(match: Callable[[Flow], bool]) -> int:

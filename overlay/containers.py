@@ -111,7 +111,8 @@ class Containers:
                 services=self._naming.services(record) if describe.has_resolver(record.attached) else None)
             try:
                 sockets = await self._in_thread(
-                    self._kernel.build, wiring, self._published(record, hosttable.publish))
+                    self._kernel.build, wiring, self._published(record, hosttable.publish),
+                    {port.host_port for port in ports if port.protocol == "udp"})
             except NetlinkError as error:
                 # A sandbox that had this MAC has just gone, and the kernel is still clearing it away.
                 if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:

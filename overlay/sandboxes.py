@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -106,8 +106,12 @@ class Plumber:
 
     # --- sandboxes ---
 
-    def build(self, wiring: Wiring, host_rules: str = "") -> DnsSockets | None:
-        """Make the sandbox; `host_rules` are run in the host's namespace last. Undone if anything fails."""
+    def build(self, wiring: Wiring, host_rules: str = "", udp_ports: Collection[int] = ()) -> DnsSockets | None:
+        """Make the sandbox; `host_rules` are run in the host's namespace last. Undone if anything fails.
+
+        `udp_ports`: those of the host that these rules lead on. Who sent there before would go on to send to the
+        host, for as long as it sends, were that flow not forgotten.
+        """
         path = Path(wiring.path)
         dns: DnsSockets | None = None
         try:
@@ -128,6 +132,8 @@ class Plumber:
                     _set_sysctls(wiring.sysctls)
             if host_rules:
                 self.host_nft.run(host_rules)
+            if udp_ports:
+                _forget(lambda flow: flow.udp_port in udp_ports and flow.to == flow.by)
         except BaseException:
             if dns:
                 dns.close()
@@ -149,8 +155,7 @@ class Plumber:
         if host_links:
             self.rtnl.send([netlink.close_port(link) for link in host_links])
         if flows_of:
-            with contextlib.suppress(OSError):  # no connection tracking in this kernel: no flows
-                conntrack.forget(lambda flow: flow.by == flows_of)
+            _forget(lambda flow: flow.by == flows_of)
         self._contexts.pop(str(path), None)
         kernel.delete_namespace(path)
 
@@ -290,8 +295,7 @@ class Plumber:
         if new_rules:
             self.host_nft.run(new_rules)
         if flows_of:
-            with contextlib.suppress(OSError):
-                conntrack.forget(lambda flow: flow.by == flows_of)
+            _forget(lambda flow: flow.by == flows_of)
 
     def host_rules(self, commands: str) -> None:
         self.host_nft.run(commands)
@@ -314,6 +318,12 @@ class Plumber:
 def is_host_link(name: str) -> bool:
     """Whether `name` is one that this package gives to a veth's end on the host."""
     return len(name) == 8 and name[0] == "v" and all(letter in "0123456789abcdef" for letter in name[1:])
+
+
+def _forget(match: Callable[[conntrack.Flow], bool]) -> None:
+    """Forget tracked flows of the host; where its kernel tracks none, there are none."""
+    with contextlib.suppress(OSError):
+        conntrack.forget(match)
 
 
 def _configure(inner: Rtnetlink, path: Path, ends: Sequence[End], gateways: Sequence[str]) -> None:
