@@ -15,6 +15,7 @@ from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Emit
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container, ContainerConfig, Created, HostConfig
+from shoal.engine.containers.oci import blockio
 from shoal.engine.containers.table import Table
 from shoal.engine.images.images import Images
 from shoal.engine.storage.rootfs import RootFSStore
@@ -45,6 +46,7 @@ class Creation:
         merged = merge.merge(config, image.config)
         warnings = merge.check(merged, host, cpus=CPUS, real_time=self._launcher.cgroups.has_real_time)
         self._check_parent(host.cgroup_parent)
+        host, discarded = self._with_supported_limits(host)
         container_id = new_container_id()
         name = self._table.reserve(name, container_id)
         try:
@@ -57,7 +59,14 @@ class Creation:
             self._table.free(name)
             raise
         self._emit(container, "create", {})
-        return Created(id=container_id, warnings=tuple(warnings))
+        return Created(id=container_id, warnings=(*warnings, *discarded))
+
+    def _with_supported_limits(self, host: HostConfig) -> tuple[HostConfig, list[str]]:
+        """Those that this kernel has, and warnings of those that it has not."""
+        cgroups = self._launcher.cgroups
+        limits, warnings = blockio.kept(
+            host.limits, blockio.supported(cgroups.folder("", "blkio"), cgroups.version))
+        return msgspec.structs.replace(host, limits=limits), warnings
 
     def _with_ids(self, host: HostConfig) -> HostConfig:
         """The containers that the modes name by their ids: names may change. Raises NotFound, InvalidArgument."""

@@ -19,7 +19,7 @@ from shoal.engine.containers.links import Links
 from shoal.engine.containers.logs import reader
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container, Limits
-from shoal.engine.containers.oci import capabilities, host, kernellog, seccomp, spec, systemd, users
+from shoal.engine.containers.oci import blockio, capabilities, host, kernellog, seccomp, spec, systemd, users
 from shoal.engine.containers.oci.cgroupdriver import Driver, unit_of, unit_properties
 from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.monitor import Monitor, Monitors, RuntimeFailed, ran_out_of_memory
@@ -188,6 +188,7 @@ class Launcher:
             init_path=host.init_path() if asked.init else "",
             cgroup_version=self.cgroups.version,
             counts_swap=self.cgroups.counts_swap,
+            block_devices=blockio.device_numbers(asked.limits),
             annotations=self._driver.annotations(asked.limits, container.config.stop_timeout_s),
         )
 

@@ -79,6 +79,13 @@ class MountRequest(Noun, frozen=True, kw_only=True, omit_defaults=True):
     volume_labels: dict[str, str] = {}
 
 
+class DeviceLimit(Noun, frozen=True, kw_only=True, omit_defaults=True):
+    """On one block device of the host: a weight, bytes or operations a second."""
+
+    path: str
+    value: int
+
+
 class Limits(Noun, frozen=True, kw_only=True, omit_defaults=True):
     """What the container may use; 0 (or empty) means no limit, or the kernel's default."""
 
@@ -95,6 +102,11 @@ class Limits(Noun, frozen=True, kw_only=True, omit_defaults=True):
     cpuset_mems: str = ""
     pids: int = 0
     blkio_weight: int = 0
+    blkio_weight_devices: tuple[DeviceLimit, ...] = ()
+    blkio_read_bps: tuple[DeviceLimit, ...] = ()
+    blkio_write_bps: tuple[DeviceLimit, ...] = ()
+    blkio_read_iops: tuple[DeviceLimit, ...] = ()
+    blkio_write_iops: tuple[DeviceLimit, ...] = ()
     cpu_rt_period_us: int = 0
     cpu_rt_runtime_us: int = 0
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 
-from msgspec.structs import replace
-
 from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.containers.config import words
-from shoal.daemon.http.containers.limits import limits, restart_policy, ulimit
+from shoal.daemon.http.containers.limits import host_limits, restart_policy, ulimit
 from shoal.daemon.http.containers.mounts import mounts
 from shoal.daemon.http.containers.networking import checked_mac, endpoints, linked, network_mode, published
 from shoal.daemon.http.containers.wire import CreateWire, DeviceWire, HostWire
@@ -43,8 +41,7 @@ def host_config(wire: CreateWire) -> HostConfig:
         security_opt=host.security_opt,
         read_only=host.readonly_rootfs,
         init=host.init,
-        limits=replace(limits(host), cpu_rt_period_us=host.cpu_realtime_period,
-                       cpu_rt_runtime_us=host.cpu_realtime_runtime),
+        limits=host_limits(host),
         dns=host.dns,
         dns_options=host.dns_options,
         dns_search=host.dns_search,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from shoal.api.sandbox import PublishedPort
 from shoal.daemon.http.containers.mounts import bind
-from shoal.engine.containers.nouns import HostConfig, MountRequest
+from shoal.engine.containers.nouns import DeviceLimit, HostConfig, MountRequest
 
 DEFAULT_SHM_BYTES = 64 << 20
 MASKED = ("/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -16,8 +17,7 @@ READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 
 _NOTHING: dict[str, Any] = {
     "ContainerIDFile": "", "Cgroup": "",
-    "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [], "DeviceRequests": [],
+    "DeviceRequests": [],
     "CpuCount": 0, "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0,
 }
 """What clients expect to be there, and nothing here has."""
@@ -80,6 +80,11 @@ def _limits(host: HostConfig) -> dict[str, Any]:
         "Memory": limits.memory_bytes,
         "NanoCpus": limits.nano_cpus,
         "BlkioWeight": limits.blkio_weight,
+        "BlkioWeightDevice": [{"Path": each.path, "Weight": each.value} for each in limits.blkio_weight_devices],
+        "BlkioDeviceReadBps": _throttles(limits.blkio_read_bps),
+        "BlkioDeviceWriteBps": _throttles(limits.blkio_write_bps),
+        "BlkioDeviceReadIOps": _throttles(limits.blkio_read_iops),
+        "BlkioDeviceWriteIOps": _throttles(limits.blkio_write_iops),
         "CpuPeriod": limits.cpu_period_us,
         "CpuQuota": limits.cpu_quota_us,
         "CpuRealtimePeriod": limits.cpu_rt_period_us,
@@ -92,6 +97,10 @@ def _limits(host: HostConfig) -> dict[str, Any]:
         "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids or None,
     }
+
+
+def _throttles(limits: Iterable[DeviceLimit]) -> list[dict[str, Any]]:
+    return [{"Path": each.path, "Rate": each.value} for each in limits]
 
 
 def _paths(host: HostConfig) -> dict[str, Any]:

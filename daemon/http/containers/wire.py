@@ -14,11 +14,8 @@ Words = tuple[str, ...] | str
 UNSUPPORTED = {
     name.lower(): name
     for name in (
-        "HostConfig.BlkioWeightDevice", "HostConfig.BlkioDeviceReadBps", "HostConfig.BlkioDeviceReadIOps",
-        "HostConfig.BlkioDeviceWriteBps", "HostConfig.BlkioDeviceWriteIOps", "HostConfig.CpuCount",
-        "HostConfig.CpuPercent",
-        "HostConfig.DeviceRequests", "HostConfig.IOMaximumBandwidth", "HostConfig.IOMaximumIOps",
-        "HostConfig.KernelMemory", "HostConfig.KernelMemoryTCP", "HostConfig.StorageOpt",
+        "HostConfig.CpuCount", "HostConfig.CpuPercent", "HostConfig.DeviceRequests", "HostConfig.IOMaximumBandwidth",
+        "HostConfig.IOMaximumIOps", "HostConfig.KernelMemory", "HostConfig.KernelMemoryTCP", "HostConfig.StorageOpt",
     )
 }
 """Fields that Docker knows and this engine has nothing for: refused where they say something."""
@@ -126,7 +123,22 @@ class UpdateWire(LimitsWire, frozen=True):
     restart_policy: RestartWire | None = None
 
 
+class WeightDeviceWire(Wire, frozen=True):
+    path: str = ""
+    weight: int = 0
+
+
+class ThrottleDeviceWire(Wire, frozen=True):
+    path: str = ""
+    rate: int = 0
+
+
 class HostWire(LimitsWire, frozen=True):
+    blkio_weight_device: tuple[WeightDeviceWire, ...] = ()
+    blkio_device_read_bps: tuple[ThrottleDeviceWire, ...] = ()
+    blkio_device_write_bps: tuple[ThrottleDeviceWire, ...] = ()
+    blkio_device_read_iops: tuple[ThrottleDeviceWire, ...] = field(name="BlkioDeviceReadIOps", default=())
+    blkio_device_write_iops: tuple[ThrottleDeviceWire, ...] = field(name="BlkioDeviceWriteIOps", default=())
     binds: tuple[str, ...] = ()
     log_config: LogWire = LogWire()
     network_mode: str = ""

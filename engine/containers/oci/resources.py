@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from shoal.engine.containers.nouns import Limits
+from shoal.engine.containers.oci import blockio
 
 PERIOD_US = 100_000
 
@@ -39,8 +42,11 @@ def v2_io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
-def oci_resources(limits: Limits, *, counts_swap: bool, cgroup_version: int = 1) -> dict[str, Any]:
-    """The `linux.resources` of the specification, devices apart.
+def oci_resources(
+    limits: Limits, *, counts_swap: bool, cgroup_version: int = 1,
+    block_devices: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The `linux.resources` of the specification, devices apart. `block_devices`: the numbers of those with limits.
 
     cgroup v2 knows neither swappiness nor a disabled OOM killer: crun refuses them there, so they are left out.
     """
@@ -79,6 +85,6 @@ def oci_resources(limits: Limits, *, counts_swap: bool, cgroup_version: int = 1)
         resources["cpu"] = cpu
     if limits.pids:
         resources["pids"] = {"limit": limits.pids}
-    if limits.blkio_weight:
-        resources["blockIO"] = {"weight": limits.blkio_weight}
+    if block := blockio.oci(limits, block_devices):
+        resources["blockIO"] = block
     return resources

@@ -63,6 +63,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     init_path: str = ""
     cgroup_version: int = 1
     counts_swap: bool = False
+    block_devices: Mapping[str, tuple[int, int]] = {}  # path → major, minor, of those whose I/O is limited
     annotations: Mapping[str, str] = {}  # for the runtime, beside the user's
 
 
@@ -189,7 +190,8 @@ def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]
 
 def _linux(launch: Launch) -> dict[str, Any]:
     host = launch.container.host
-    resources = oci_resources(host.limits, counts_swap=launch.counts_swap, cgroup_version=launch.cgroup_version)
+    resources = oci_resources(host.limits, counts_swap=launch.counts_swap, cgroup_version=launch.cgroup_version,
+                              block_devices=launch.block_devices)
     resources["devices"] = _device_rules(launch, host)
     made: dict[str, Any] = {
         "cgroupsPath": launch.cgroup,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import time
 from pathlib import Path
 
@@ -12,7 +13,16 @@ import pytest
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
 from shoal.api.specs import HealthCheck
-from shoal.engine.containers.nouns import HostConfig, Limits, MountRequest, RestartPolicy, Status, Ulimit
+from shoal.engine.containers.nouns import (
+    DeviceLimit,
+    HostConfig,
+    Limits,
+    MountRequest,
+    RestartPolicy,
+    Status,
+    Ulimit,
+)
+from shoal.engine.containers.oci.cgroups import Cgroups
 
 pytestmark = pytest.mark.root
 
@@ -212,6 +222,24 @@ def _limit(host, container_id, controller, v1, v2):
     else:
         name = v2
     return int((folder / host.parent[1:] / container_id / name).read_text())
+
+
+async def test_limits_of_a_block_device(host, tmp_path):
+    """Of the first that the kernel has, by a node of our own: there may be none in /dev."""
+    numbers = next(Path("/sys/block").iterdir()).joinpath("dev").read_text().strip()
+    node = tmp_path / "disk"
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(*map(int, numbers.split(":"))))
+    limit = DeviceLimit(path=str(node), value=1 << 20)
+    container_id = await host.create("sleep", "1000", host=HostConfig(limits=Limits(
+        blkio_read_bps=(limit,), blkio_write_iops=(limit,))))
+    await host.engine.start(container_id)
+    cgroups = Cgroups()
+    folder = cgroups.folder(f"{host.parent}/{container_id}", "blkio")
+    if cgroups.version == 1:
+        assert (folder / "blkio.throttle.read_bps_device").read_text() == f"{numbers} {1 << 20}\n"
+        assert (folder / "blkio.throttle.write_iops_device").read_text() == f"{numbers} {1 << 20}\n"
+    else:
+        assert (folder / "io.max").read_text() == f"{numbers} rbps={1 << 20} wbps=max riops=max wiops={1 << 20}\n"
 
 
 async def test_out_of_memory(host):

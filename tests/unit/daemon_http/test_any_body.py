@@ -92,6 +92,9 @@ HOST = {
     "Memory": st.integers(6 << 20, 1 << 40), "MemoryReservation": st.just(6 << 20), "NanoCpus": st.integers(1, 10**9),
     "CpuShares": st.integers(0, 1024), "CpusetCpus": st.just("0-1"), "PidsLimit": st.integers(1, 1000),
     "OomKillDisable": st.booleans(), "BlkioWeight": st.integers(10, 1000), "MemorySwappiness": st.integers(0, 100),
+    "BlkioWeightDevice": paths.map(lambda path: [{"Path": path, "Weight": 100}]),
+    **{f"BlkioDevice{kind}": paths.map(lambda path: [{"Path": path, "Rate": 1 << 20}])
+       for kind in ("ReadBps", "WriteBps", "ReadIOps", "WriteIOps")},
     "Privileged": st.booleans(), "ReadonlyRootfs": st.booleans(), "PublishAllPorts": st.booleans(),
     "CapAdd": st.just(["NET_ADMIN"]), "CapDrop": st.just(["ALL"]),
     "Dns": lists, "DnsSearch": lists, "DnsOptions": lists, "GroupAdd": lists,
