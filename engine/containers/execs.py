@@ -208,10 +208,12 @@ class Execs:
             msgspec.structs.replace(container.config, tty=config.tty,
                                     env=(*container.config.env, *config.env)),
             hostname(container), self._link_env(container))
+        security = spec.security(asked.security_opt)
         made = spec.process(
             argv=config.command, env=env, cwd=config.working_dir or container.config.working_dir or "/", user=user,
             tty=config.tty, capabilities=held,
-            no_new_privileges=spec.security(asked.security_opt).no_new_privileges and not config.privileged,
+            no_new_privileges=security.no_new_privileges and not config.privileged,
+            apparmor=host.apparmor_profile(security.apparmor),
             console_size=console_size if all(console_size) else config.console_size)
         folder.mkdir(mode=0o700)
         write_bytes(folder / "process.json", msgspec.json.encode(made))

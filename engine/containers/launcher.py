@@ -175,6 +175,7 @@ class Launcher:
             capabilities=held,
             seccomp=profile,
             no_new_privileges=security.no_new_privileges,
+            apparmor=host.apparmor_profile(security.apparmor),
             unmasked=security.unmasked,
             mounts=self._mounts.ready(container.mounts, sources),
             files=write_network_files(bundle, sandbox, hostname(container), links.hosts_lines(linked)),

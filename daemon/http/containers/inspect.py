@@ -12,6 +12,7 @@ from shoal.api.specs import HealthCheck
 from shoal.daemon.http.containers.shownhost import host_config_json
 from shoal.daemon.http.times import rfc3339
 from shoal.engine.containers.nouns import Container, ContainerConfig, Health, MountPoint, State, Status
+from shoal.engine.containers.oci.spec import security
 
 NetworkOf = Callable[[str], tuple[str, str]]
 """(id, name) of a network by id or name; ("", the reference) where it is not known."""
@@ -49,7 +50,7 @@ def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": security(container.host.security_opt).apparmor,
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": {**host_config_json(container.host, around.runtime, around.cgroupns),
                        "Links": list(around.links)},

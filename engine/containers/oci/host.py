@@ -34,6 +34,19 @@ def held_capabilities() -> frozenset[str]:
 
 
 @cache
+def has_apparmor(parameter: Path = Path("/sys/module/apparmor/parameters/enabled")) -> bool:
+    try:
+        return parameter.read_text().startswith("Y")
+    except OSError:
+        return False
+
+
+def apparmor_profile(asked: str) -> str:
+    """What the runtime is to be told: nothing where the kernel has no AppArmor, as Docker has it."""
+    return asked if has_apparmor() else ""
+
+
+@cache
 def init_path() -> str:
     """The init that `--init` puts first. Raises ShoalError."""
     for name in _INITS:

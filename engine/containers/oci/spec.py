@@ -37,6 +37,7 @@ class Security(msgspec.Struct, frozen=True):
     no_new_privileges: bool = False
     seccomp: bytes | None = None
     unmasked: bool = False
+    apparmor: str = ""  # a profile that the host has loaded; "unconfined"
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     seccomp: msgspec.Raw | None = None
     no_new_privileges: bool = False
+    apparmor: str = ""
     unmasked: bool = False
     mounts: Sequence[Mapping[str, Any]] = ()  # of the user, outer before inner
     link_env: Sequence[str] = ()  # of links to other containers
@@ -69,7 +71,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 def security(options: Iterable[str]) -> Security:
     """Raises InvalidArgument for an option that is not known."""
-    no_new_privileges, seccomp, unmasked = False, None, False
+    no_new_privileges, seccomp, unmasked, apparmor = False, None, False, ""
     for option in options:
         key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
         if key == "no-new-privileges":
@@ -78,9 +80,11 @@ def security(options: Iterable[str]) -> Security:
             seccomp = b"" if value == "unconfined" else None if value in ("", "builtin") else value.encode()
         elif key == "systempaths" and value == "unconfined":
             unmasked = True
-        elif key not in ("apparmor", "label"):
+        elif key == "apparmor":
+            apparmor = value
+        elif key != "label":
             raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-    return Security(no_new_privileges, seccomp, unmasked)
+    return Security(no_new_privileges, seccomp, unmasked, apparmor)
 
 
 def environment(config: ContainerConfig, hostname: str, link_env: Sequence[str] = ()) -> list[str]:
@@ -113,7 +117,7 @@ def build(launch: Launch) -> dict[str, Any]:
 
 def process(
     *, argv: Sequence[str], env: Sequence[str], cwd: str, user: User, tty: bool, capabilities: Sequence[str],
-    no_new_privileges: bool, console_size: tuple[int, int] = (0, 0),
+    no_new_privileges: bool, apparmor: str = "", console_size: tuple[int, int] = (0, 0),
 ) -> dict[str, Any]:
     """The process part, of a container or of an exec."""
     held = list(capabilities)
@@ -130,6 +134,8 @@ def process(
         # as execve leaves them: a user other than root has none in effect
         "capabilities": {"bounding": held, **({} if user.uid else {"effective": held, "permitted": held})},
     }
+    if apparmor:
+        made["apparmorProfile"] = apparmor
     if tty and all(console_size):
         made["consoleSize"] = {"height": console_size[0], "width": console_size[1]}
     return made
@@ -143,7 +149,7 @@ def _process(launch: Launch) -> dict[str, Any]:
     made = process(
         argv=argv, env=environment(config, launch.hostname, launch.link_env), cwd=config.working_dir or "/",
         user=launch.user, tty=config.tty, capabilities=launch.capabilities, no_new_privileges=launch.no_new_privileges,
-        console_size=host.console_size)
+        apparmor=launch.apparmor, console_size=host.console_size)
     if launch.rlimits:
         made["rlimits"] = list(launch.rlimits)
     if launch.oom_score_adj is not None:

@@ -6,6 +6,7 @@ import pytest
 from shoal.api.errors import InvalidArgument
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig, Limits
 from shoal.engine.containers.oci import spec
+from shoal.engine.containers.oci.host import has_apparmor
 from shoal.engine.containers.oci.users import User
 
 
@@ -145,7 +146,9 @@ def test_limits(limits, expected):
     (("no-new-privileges:true",), spec.Security(no_new_privileges=True)),
     (("no-new-privileges=false",), spec.Security()),
     (("seccomp=unconfined",), spec.Security(seccomp=b"")),
-    (("seccomp:unconfined", "apparmor=unconfined", "label=disable"), spec.Security(seccomp=b"")),
+    (("seccomp:unconfined", "apparmor=unconfined", "label=disable"),
+     spec.Security(seccomp=b"", apparmor="unconfined")),
+    (("apparmor:docker-web",), spec.Security(apparmor="docker-web")),
     (('seccomp={"defaultAction":"x=y"}',), spec.Security(seccomp=b'{"defaultAction":"x=y"}')),
     (("systempaths=unconfined",), spec.Security(unmasked=True)),
 ])
@@ -163,3 +166,16 @@ def test_unknown_security_option(options):
 def test_malformed_device_rule(rule):
     with pytest.raises(InvalidArgument, match="invalid device cgroup rule"):
         spec.device_rule(rule)
+
+
+def test_an_apparmor_profile_is_the_program_s():
+    assert _build(apparmor="docker-web")["process"]["apparmorProfile"] == "docker-web"
+    assert "apparmorProfile" not in _build()["process"]
+
+
+@pytest.mark.parametrize(("content", "has"), [("Y\n", True), ("N\n", False), (None, False)])
+def test_whether_the_kernel_has_apparmor(tmp_path, content, has):
+    parameter = tmp_path / "enabled"
+    if content is not None:
+        parameter.write_text(content)
+    assert has_apparmor(parameter) is has
