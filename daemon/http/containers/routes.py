@@ -30,6 +30,12 @@ MAX_TERMINAL = 65535
 DOCKERS_RUNTIME = "io.containerd.runc.v2"
 """A name that clients give without meaning anything by it: the default."""
 
+NO_STORAGE_OPTIONS = {
+    "overlay2": "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+    "vfs": "Filesystem does not support, or has not enabled quotas",
+}
+"""By the storage driver: a container's root has no quota, and Docker says that where it can give none, too."""
+
 
 class ContainerRoutes:
     def __init__(self, engine: Engine, images: Images, lookups: Lookups, driver: str) -> None:
@@ -109,6 +115,8 @@ class ContainerRoutes:
         config, host = container_config(wanted), host_config(wanted)
         self._check_platform(config.image, request.query.get("platform", ""))
         self._check_runtime(host.runtime)
+        if wanted.host_config.storage_opt:
+            raise InvalidArgument(NO_STORAGE_OPTIONS[self._driver])
         created = await self._engine.create(request.query.get("name", "").removeprefix("/"), config,
                                             self._by_name(host))
         return reply({"Id": created.id, "Warnings": list(created.warnings)}, 201)

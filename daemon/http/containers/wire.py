@@ -15,7 +15,7 @@ UNSUPPORTED = {
     name.lower(): name
     for name in (
         "HostConfig.CpuCount", "HostConfig.CpuPercent", "HostConfig.DeviceRequests", "HostConfig.IOMaximumBandwidth",
-        "HostConfig.IOMaximumIOps", "HostConfig.KernelMemory", "HostConfig.KernelMemoryTCP", "HostConfig.StorageOpt",
+        "HostConfig.IOMaximumIOps", "HostConfig.KernelMemory", "HostConfig.KernelMemoryTCP",
     )
 }
 """Fields that Docker knows and this engine has nothing for: refused where they say something."""
@@ -145,6 +145,7 @@ class HostWire(LimitsWire, frozen=True):
     port_bindings: dict[str, tuple[BindingWire, ...]] = field(default_factory=dict)
     restart_policy: RestartWire = RestartWire()
     auto_remove: bool = False
+    storage_opt: dict[str, str] = field(default_factory=dict)
     volume_driver: str = ""
     volumes_from: tuple[str, ...] = ()
     mounts: tuple[MountWire, ...] = ()

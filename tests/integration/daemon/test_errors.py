@@ -36,6 +36,10 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("POST", "/containers/create", image(HostConfig={"Ulimits": [{"Name": "patience", "Soft": 1, "Hard": 1}]}), 400),
     ("POST", "/containers/create", image(HostConfig={"Devices": [{"PathOnHost": "null"}]}), 400),
     ("POST", "/containers/create", image(HostConfig={"DeviceRequests": [{"Count": 1}]}), 501),
+    ("POST", "/containers/create", image(HostConfig={"StorageOpt": {"size": "1G"}}), 400),
+    ("POST", "/containers/create", image(HostConfig={"BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": -1}]}), 400),
+    ("POST", "/containers/create", image(HostConfig={"BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 5}]}), 400),
+    ("POST", "/containers/create", image(HostConfig={"UsernsMode": "private"}), 400),
     ("POST", "/containers/create", image(HostConfig={"Mounts": [
         {"Type": "bind", "Source": "/not/there", "Target": "/x"}]}), 400),
     ("POST", "/containers/create?platform=linux/arm64", image(), 404),
