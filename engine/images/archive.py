@@ -68,6 +68,12 @@ class _Manifest(msgspec.Struct):
     manifests: list[_Descriptor] | None = None  # an index within the index
 
 
+# Made here: two threads that decode a type for the first time, both at once, crash msgspec 0.22.
+_docker_manifests = msgspec.json.Decoder(list[_DockerManifest])
+_index = msgspec.json.Decoder(_Index)
+_manifest = msgspec.json.Decoder(_Manifest)
+
+
 class ImageArchive:
     """A tar file of images, open. Blocking."""
 
@@ -122,12 +128,12 @@ class ImageArchive:
                 layer_digests=("",) * len(entry.layers or ()),
                 tags=tuple(reference.parse(tag) for tag in entry.repo_tags or ()),
             )
-            for entry in _decode(self._document("manifest.json"), list[_DockerManifest], "manifest.json")
+            for entry in _decode(self._document("manifest.json"), _docker_manifests, "manifest.json")
         ]
 
     def _oci_images(self) -> list[ArchivedImage]:
         images = []
-        for descriptor in _decode(self._document("index.json"), _Index, "index.json").manifests:
+        for descriptor in _decode(self._document("index.json"), _index, "index.json").manifests:
             manifest = self._manifest(descriptor)
             if manifest.manifests is not None:
                 manifest = self._manifest(_for_this_host(manifest.manifests))
@@ -145,7 +151,7 @@ class ImageArchive:
 
     def _manifest(self, descriptor: _Descriptor) -> _Manifest:
         name = _blob(descriptor.digest)
-        return _decode(self._document(name), _Manifest, name)
+        return _decode(self._document(name), _manifest, name)
 
 
 def _for_this_host(manifests: list[_Descriptor]) -> _Descriptor:
@@ -174,8 +180,8 @@ def _blob(digest: str) -> str:
 _T = TypeVar("_T")
 
 
-def _decode(raw: bytes, kind: type[_T], name: str) -> _T:
+def _decode(raw: bytes, decoder: msgspec.json.Decoder[_T], name: str) -> _T:
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return decoder.decode(raw)
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"invalid archive: {name}: {error}") from error

@@ -62,12 +62,16 @@ class _Profile(msgspec.Struct):
     syscalls: list[_Rule] | None = None
 
 
+_decode = msgspec.json.Decoder(_Profile).decode
+"""Made here: two threads that decode a type for the first time, both at once, crash msgspec 0.22."""
+
+
 def compile_profile(
     profile: bytes, capabilities: Collection[str], machine: str, kernel: tuple[int, int]
 ) -> dict[str, Any]:
     """The `linux.seccomp` of the profile for a container with these capabilities. Raises InvalidArgument."""
     try:
-        parsed = msgspec.json.decode(profile, type=_Profile)
+        parsed = _decode(profile)
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"Decoding seccomp profile failed: {error}") from error
     arch, scmp_arch = _ARCHITECTURES.get(machine, (machine, ""))
