@@ -78,16 +78,13 @@ async def test_rotation_loses_no_line(host):
     await engine.start(container_id)
     followed = asyncio.create_task(host.logs(container_id, follow=True))
     folder = engine.log_path(container_id).parent
-    rotations = 0
     while engine.get(container_id).state.running:
-        before = (folder / "log").stat().st_ino if (folder / "log").exists() else 0
         for config, place, monitor in engine._logs.limited():
             rotation.check(config, place, monitor)
         await asyncio.sleep(0.02)
-        rotations += (folder / "log").exists() and (folder / "log").stat().st_ino != before
     async with asyncio.timeout(DEADLINE_S):
         lines = (await followed).split()
-    assert rotations >= 1
+    assert (folder / "log.1").exists()  # it was put aside
     assert lines == [b"line-%d" % number for number in range(1, count + 1)]
     assert {path.name for path in folder.glob("log*")} <= {"log", "log.1", "log.2"}
     kept = (await host.logs(container_id)).split()[1:]  # the first may have been cut by the rotation
