@@ -1,3 +1,3 @@
 #!/bin/sh
 # Installs what only the tests need: a server and a client for volumes over SFTP.
-exec sh "$(dirname "$0")/packages.sh" openssh-server openssh-client sshfs
+exec sh "$(dirname "$0")/packages.sh" openssh-server openssh-client sshfs systemd

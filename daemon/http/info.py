@@ -10,6 +10,7 @@ from typing import Any
 
 from shoal.api.ids import new_container_id
 from shoal.engine.containers.engine import Engine
+from shoal.engine.containers.logs.drivers import DRIVERS
 from shoal.engine.containers.nouns import Status
 from shoal.engine.images.images import Images
 
@@ -41,7 +42,7 @@ def _host_constants() -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"],
             "Authorization": [],
-            "Log": ["json-file", "local", "none"],
+            "Log": list(DRIVERS),
         },
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",

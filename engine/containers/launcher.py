@@ -16,7 +16,7 @@ from shoal.api.sandbox import EndpointRequest, Networking, PublishedPort, Sandbo
 from shoal.engine.containers import links
 from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.links import Links
-from shoal.engine.containers.logs import reader
+from shoal.engine.containers.logs import drivers, journal
 from shoal.engine.containers.mounts import Mounts
 from shoal.engine.containers.nouns import Container, Limits
 from shoal.engine.containers.oci import blockio, capabilities, host, kernellog, seccomp, spec, systemd, users
@@ -96,6 +96,8 @@ class Launcher:
             raise
 
     async def _launch(self, container: Container) -> Monitor:
+        if container.host.log.driver == drivers.JOURNALD:
+            journal.check_writable()
         joined, linked = self._joined(container), self.links.of(container)
         # first of all, and the last to go: where there is a bundle, there may be something to clear away
         self.monitors.bundle(container.id).mkdir(mode=0o711, exist_ok=True)
@@ -104,11 +106,10 @@ class Launcher:
         sources = await self._open(container) if container.mounts else {}
         launch = await asyncio.to_thread(self._prepare, container, root, sandbox, joined, sources, linked)
         config = container.config
-        none = container.host.log.driver == "none"
         async with self._slots:
             return await self.monitors.spawn(
                 container.id, _encode(spec.build(launch)),
-                log=None if none else self._table.folder(container.id) / reader.NAME,
+                log=drivers.conmon_flags(container, self._table.folder(container.id)),
                 tty=config.tty, stdin=config.open_stdin, keep_stdin=not config.ends_stdin)
 
     async def _root(self, container: Container) -> Path:

@@ -14,7 +14,7 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.containers import health, restart
-from shoal.engine.containers.logs import rotation
+from shoal.engine.containers.logs import drivers
 from shoal.engine.containers.nouns import ContainerConfig, HostConfig, Limits, RestartPolicy
 from shoal.engine.containers.oci import capabilities, spec
 from shoal.engine.images.config import ImageConfig
@@ -104,9 +104,7 @@ def check(config: ContainerConfig, host: HostConfig, *, cpus: int, real_time: bo
         raise InvalidArgument("SHM size can not be less than 0")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidArgument(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
-    if host.log.driver not in ("", "json-file", "local", "none"):
-        raise InvalidArgument(f"logger: no log driver named '{host.log.driver}' is registered")
-    rotation.limits(host.log)
+    drivers.check(host.log)
     spec.security(host.security_opt)
     for rule in host.device_cgroup_rules:
         spec.device_rule(rule)

@@ -124,8 +124,8 @@ class Device(Noun, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LogConfig(Noun, frozen=True, kw_only=True, omit_defaults=True):
-    driver: str = ""  # json-file (also where empty), local, none
-    options: dict[str, str] = {}  # max-size, max-file
+    driver: str = ""  # json-file (also where empty), local, none, journald
+    options: dict[str, str] = {}  # max-size, max-file; tag
 
 
 class HostConfig(Noun, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,6 +11,7 @@ from shoal.api.sandbox import EndpointInfo, EndpointRequest, PublishedPort, Sand
 from shoal.api.specs import HealthCheck
 from shoal.daemon.http.containers.shownhost import host_config_json
 from shoal.daemon.http.times import rfc3339
+from shoal.engine.containers.logs.drivers import JOURNALD
 from shoal.engine.containers.nouns import Container, ContainerConfig, Health, MountPoint, State, Status
 from shoal.engine.containers.oci.spec import security
 
@@ -43,7 +44,7 @@ def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
         "ResolvConfPath": "",
         "HostnamePath": "",
         "HostsPath": "",
-        "LogPath": around.log_path,
+        "LogPath": "" if container.host.log.driver in ("none", JOURNALD) else around.log_path,
         "Name": f"/{container.name}",
         "RestartCount": container.state.restart_count,
         "Driver": around.driver,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -35,32 +35,45 @@ class Line(msgspec.Struct, frozen=True, gc=False):
         return self.time[:-6] + b"Z" if self.time.endswith(b"+00:00") else self.time
 
 
+class Pieces:
+    """Joins pieces to whole lines. Those of the two streams are kept apart."""
+
+    def __init__(self) -> None:
+        self._begun: dict[int, Line] = {}
+
+    def join(self, pieces: Iterable[Line]) -> list[Line]:
+        """The lines that these complete."""
+        return [line for piece in pieces if (line := self._joined(piece)) is not None]
+
+    def _joined(self, line: Line) -> Line | None:
+        if (before := self._begun.pop(line.stream, None)) is not None:
+            line = Line(before.time, line.stream, before.content + line.content)
+        if line.content.endswith(b"\n") or len(line.content) >= MAX_MESSAGE_BYTES:
+            return line
+        self._begun[line.stream] = line
+        return None
+
+    def rest(self) -> list[Line]:
+        """What never got its newline."""
+        begun, self._begun = self._begun, {}
+        return sorted(begun.values(), key=lambda line: line.time)
+
+
 class Joiner:
-    """Turns pieces of a log file into whole lines. Pieces of the two streams are kept apart."""
+    """Turns the bytes of a log file into whole lines."""
 
     def __init__(self) -> None:
         self._rest = b""  # an incomplete line of the file
-        self._pieces: dict[int, Line] = {}
+        self._pieces = Pieces()
 
-    def feed(self, data: bytes) -> Iterator[Line]:
+    def feed(self, data: bytes) -> list[Line]:
         """The lines that `data` completes. What is no line of a log is skipped."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for raw in lines:
-            line = _parse(raw)
-            if line is None:
-                continue
-            before = self._pieces.pop(line.stream, None)
-            if before is not None:
-                line = Line(before.time, line.stream, before.content + line.content)
-            if line.content.endswith(b"\n") or len(line.content) >= MAX_MESSAGE_BYTES:
-                yield line
-            else:
-                self._pieces[line.stream] = line
+        return self._pieces.join(line for raw in lines if (line := _parse(raw)) is not None)
 
-    def end(self) -> Iterator[Line]:
+    def end(self) -> list[Line]:
         """What never got its newline."""
-        yield from sorted(self._pieces.values(), key=lambda line: line.time)
-        self._pieces.clear()
+        return self._pieces.rest()
 
 
 def _parse(raw: bytes) -> Line | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
-from shoal.engine.containers.logs import reader
+from shoal.engine.containers.logs import journal, reader
+from shoal.engine.containers.logs.drivers import JOURNALD
 from shoal.engine.containers.logs.inotify import Watches
+from shoal.engine.containers.logs.logline import Line, time_ns
 from shoal.engine.containers.logs.rotation import Rotation
 from shoal.engine.containers.nouns import Container, LogConfig, LogQuery
 from shoal.engine.containers.oci.monitor import Monitor
@@ -35,11 +38,22 @@ class Logs:
         return self._table.folder(container.id) / reader.NAME
 
     def batches(self, container: Container, query: LogQuery) -> AsyncIterator[list[tuple[int, bytes]]]:
-        """(stream, whole line), as many at once as are there. Raises ShoalError at the call where none are kept."""
-        if container.host.log.driver == "none":
+        """(stream, whole line), as many at once as are there. Raises ShoalError at the call where none can be read."""
+        driver = container.host.log.driver
+        if driver == "none":
             raise ShoalError("configured logging driver does not support reading")
-        return reader.read(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
-                           watches=self._watches)
+        if driver == JOURNALD:
+            journal.check_readable()
+            return _shown(self._of_journal(container, query), query)
+        return _shown(reader.lines(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
+                                   watches=self._watches), query)
+
+    async def _of_journal(self, container: Container, query: LogQuery) -> AsyncGenerator[list[Line], None]:
+        with self._watches.watch(self._table.folder(container.id)) as changed:  # its record changes when it ends
+            found = journal.lines(container.id, query, runs=lambda: self._runs(container.id), changed=changed)
+            async with aclosing(found):
+                async for lines in found:
+                    yield lines
 
     def lines(self, container: Container, query: LogQuery) -> AsyncIterator[tuple[int, bytes]]:
         """The same, one by one."""
@@ -52,8 +66,33 @@ class Logs:
         """Those that are not to outgrow something, while they are written."""
         for container_id, monitor in self._monitors.items():
             container = self._table.get(container_id)
-            if container.host.log.options:
+            if container.host.log.options and container.host.log.driver != JOURNALD:
                 yield container.host.log, self._table.folder(container_id), monitor
+
+
+async def _shown(
+    batches: AsyncGenerator[list[Line], None], query: LogQuery
+) -> AsyncIterator[list[tuple[int, bytes]]]:
+    """What was asked for, of these streams and within these times."""
+    async with aclosing(batches):
+        async for lines in batches:
+            shown, late = _selected(lines, query)
+            if shown:
+                yield shown
+            if late:
+                return
+
+
+def _selected(lines: list[Line], query: LogQuery) -> tuple[list[tuple[int, bytes]], bool]:
+    """Also whether that was the end of it."""
+    wanted = {stream for stream, asked in ((1, query.stdout), (2, query.stderr)) if asked}
+    if query.since_ns:
+        lines = [line for line in lines if time_ns(line.time) >= query.since_ns]
+    late = bool(query.until_ns) and any(time_ns(line.time) > query.until_ns for line in lines)
+    if late:
+        lines = [line for line in lines if time_ns(line.time) <= query.until_ns]
+    return [(line.stream, line.stamp + b" " + line.content if query.timestamps else line.content)
+            for line in lines if line.stream in wanted], late
 
 
 async def _one_by_one(batches: AsyncIterator[list[tuple[int, bytes]]]) -> AsyncIterator[tuple[int, bytes]]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from shoal.engine.containers.logs.inotify import Watches
-from shoal.engine.containers.logs.logline import Joiner, Line, tail_offset, time_ns
+from shoal.engine.containers.logs.logline import Joiner, Line, tail_offset
 from shoal.engine.containers.nouns import LogQuery
 
 NAME = "log"
@@ -32,39 +32,21 @@ def files(folder: Path) -> list[Path]:
     return [*older, folder / NAME]
 
 
-async def read(
+async def lines(
     folder: Path, query: LogQuery, *, runs: Callable[[], bool], watches: Watches
-) -> AsyncIterator[list[tuple[int, bytes]]]:
-    """(stream, line) of the log, as many at once as are there. `runs`: whether more may come."""
-    wanted = {stream for stream, asked in ((1, query.stdout), (2, query.stderr)) if asked}
-    async for lines in _lines(folder, query, runs=runs, watches=watches):
-        if query.since_ns:
-            lines = [line for line in lines if time_ns(line.time) >= query.since_ns]
-        late = bool(query.until_ns) and any(time_ns(line.time) > query.until_ns for line in lines)
-        if late:
-            lines = [line for line in lines if time_ns(line.time) <= query.until_ns]
-        shown = [(line.stream, line.stamp + b" " + line.content if query.timestamps else line.content)
-                 for line in lines if line.stream in wanted]
-        if shown:
-            yield shown
-        if late:
-            return
-
-
-async def _lines(
-    folder: Path, query: LogQuery, *, runs: Callable[[], bool], watches: Watches
-) -> AsyncIterator[list[Line]]:
+) -> AsyncGenerator[list[Line], None]:
+    """Those of the log, as many at once as are there. `runs`: whether more may come."""
     joiner = Joiner()
     reader = _Reader(folder, query.tail)
     try:
         if query.follow and runs():
             with watches.watch(folder) as grown:
-                async for lines in _follow(reader, joiner, grown, runs, query.until_ns):
-                    yield lines
+                async for found in _follow(reader, joiner, grown, runs, query.until_ns):
+                    yield found
         while data := reader.read():
-            yield list(joiner.feed(data))
+            yield joiner.feed(data)
             await asyncio.sleep(0)
-        yield list(joiner.end())
+        yield joiner.end()
     finally:
         reader.close()
 
@@ -78,7 +60,7 @@ async def _follow(
         read_something = False
         while data := reader.read():
             read_something = True
-            yield list(joiner.feed(data))
+            yield joiner.feed(data)
             await asyncio.sleep(0)
         if until_ns and time.time_ns() > until_ns:
             return

@@ -22,7 +22,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -184,10 +184,11 @@ class Monitors:
         return Path(self.runtime.root, container_id)
 
     async def spawn(
-        self, container_id: str, spec: bytes, *, log: Path | None, tty: bool, stdin: bool, keep_stdin: bool
+        self, container_id: str, spec: bytes, *, log: Sequence[str], tty: bool, stdin: bool, keep_stdin: bool
     ) -> Monitor:
-        """Make the container, up to where its program would begin. `keep_stdin`: also when a client leaves.
+        """Make the container, up to where its program would begin.
 
+        `log`: the flags that say where its output goes. `keep_stdin`: also when a client leaves.
         Raises RuntimeFailed with the runtime's message; nothing of conmon is left then.
         """
         bundle = self.bundle(container_id)
@@ -198,7 +199,7 @@ class Monitors:
                    # with a log of its own, the runtime's standard error is the plain message
                    "--runtime-arg", f"--log={bundle / 'runtime.log'}",
                    "--container-pidfile", str(bundle / "pid"), "--persist-dir", str(bundle),
-                   "--log-path", f"k8s-file:{log}" if log else "off", "--log-level", "error"]
+                   *log, "--log-level", "error"]
         command += ["--terminal"] * tty + ["--stdin"] * stdin + ["--leave-stdin-open"] * keep_stdin
         answers, its_end = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(answers, False)
