@@ -18,7 +18,7 @@ first=${LAB_MANAGERS%% *}
 
 main() {
     mkdir -p "$state"
-    sh "$lab/packages.sh"
+    retry 20 sh "$lab/packages.sh" # a new machine's first upgrade by itself may hold apt's lists
     install_shoal
     start_daemon
     load_image
