@@ -8,4 +8,5 @@ here=$(dirname "$0")
 sh "$here/packages.sh" vagrant vagrant-libvirt shellcheck
 [ "${1:-}" = --libvirt ] || exit 0
 sh "$here/vm.sh"
-sh "$here/packages.sh" libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables rsync curl
+sh "$here/packages.sh" libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables rsync curl \
+    xz-utils zstd
