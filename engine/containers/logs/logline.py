@@ -97,19 +97,28 @@ def time_ns(stamp: bytes) -> int:
     return seconds * 1_000_000_000 + int((found[7] or b"0").ljust(9, b"0"))
 
 
-def tail_offset(block: bytes, lines: int) -> int | None:
-    """Where the last `lines` whole lines of the log's end `block` begin; None where it has fewer.
+def tail_offset(block: bytes, lines: int, *, newest: bool = True) -> int | None:
+    """Where the last `lines` lines of a file's end `block` begin, with all their pieces; None where it has fewer.
 
-    An unfinished line at the very end counts as one.
+    An unfinished line at the very end counts as one in the newest file; in an older one it ends in the next.
     """
     found, position = 0, len(block)
     while position > 0:
         start = block.rfind(b"\n", 0, position - 1) + 1
-        parts = block[start:position].split(b" ", 3)
-        whole = len(parts) == 4 and parts[2] == b"F"
-        if whole or position == len(block):
+        if _is_whole(block[start:position]) or (newest and position == len(block)):
             if found == lines:
                 return position
             found += 1
         position = start
     return None
+
+
+def count(block: bytes, *, newest: bool) -> int:
+    """How many lines `tail_offset` would find."""
+    raw = block.splitlines()
+    return sum(map(_is_whole, raw)) + bool(newest and raw and not _is_whole(raw[-1]))
+
+
+def _is_whole(raw: bytes) -> bool:
+    parts = raw.split(b" ", 3)
+    return len(parts) == 4 and parts[2] == b"F"

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from shoal.engine.containers.logs.inotify import Watches
-from shoal.engine.containers.logs.logline import Joiner, Line, tail_offset
+from shoal.engine.containers.logs.logline import Joiner, Line, count, tail_offset
 from shoal.engine.containers.nouns import LogQuery
 
 NAME = "log"
@@ -84,13 +84,16 @@ class _Reader:
 
     def _skip_to_tail(self, lines: int) -> None:
         """Leave only the files that hold the last lines, the first of them at the right place."""
+        newest = True
         for number in range(len(self._files) - 1, -1, -1):
-            lines = _seek_tail(self._files[number], lines)
-            if lines == 0:
+            missing = _seek_tail(self._files[number], lines, newest=newest)
+            newest = newest and not os.fstat(self._files[number].fileno()).st_size  # it was just opened
+            if missing is None:
                 for file in self._files[:number]:
                     file.close()
                 del self._files[:number]
                 return
+            lines = missing
 
     def read(self) -> bytes:
         """The next bytes; b"" where there are none just now."""
@@ -135,33 +138,25 @@ def _open(paths: list[Path]) -> list[BinaryIO]:
     return opened
 
 
-def _seek_tail(file: BinaryIO, lines: int) -> int:
-    """Go to where the last `lines` lines begin. Returns how many of them are not in this file."""
+def _seek_tail(file: BinaryIO, lines: int, *, newest: bool) -> int | None:
+    """Go to where the last `lines` lines begin. None, or how many of them are not in this file.
+
+    That may be none: the first of them may begin with a piece at the end of the file before.
+    """
     size = file.seek(0, os.SEEK_END)
-    if lines == 0:
-        return 0
+    if newest and lines == 0:
+        return None
     block_bytes = _FIRST_TAIL_BYTES
     while True:
         start = max(0, size - block_bytes)
         file.seek(start)
         block = file.read(size - start)
         whole_from = block.find(b"\n") + 1 if start else 0  # a line may be cut at the front
-        offset = tail_offset(block[whole_from:], lines)
+        offset = tail_offset(block[whole_from:], lines, newest=newest)
         if offset is not None:
             file.seek(start + whole_from + offset)
-            return 0
+            return None
         if start == 0:
             file.seek(0)
-            return lines - _count(block)
+            return lines - count(block, newest=newest)
         block_bytes *= 4
-
-
-def _count(block: bytes) -> int:
-    return sum(1 for _ in _whole_lines(block))
-
-
-def _whole_lines(block: bytes) -> Iterator[bytes]:
-    for raw in block.split(b"\n"):
-        parts = raw.split(b" ", 3)
-        if len(parts) == 4 and parts[2] == b"F":
-            yield raw
