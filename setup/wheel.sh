@@ -53,9 +53,9 @@ if [ -n "${OFFLINE:-}" ] && [ "$(cat "$target/wheels/stamp" 2> /dev/null)" != "$
     rm -rf "$target/wheels"
     set -- -qq --disable-pip-version-check --constraint "$target/constraints.txt"
     "$PYTHON" -m pip wheel "$@" --wheel-dir "$work/wheels" "$target/$wheel"
-    case $OFFLINE in
-        1 | "$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')") mv "$work/wheels" "$target/wheels" ;;
-        *)
+    own=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    case ${OFFLINE#"$own"} in
+        *.*)
             # What has no wheel anywhere is there by now: it is pure Python.
             for each in manylinux2014 manylinux_2_17 manylinux_2_28 manylinux_2_34; do
                 set -- "$@" --platform ${each}_x86_64
@@ -63,6 +63,7 @@ if [ -n "${OFFLINE:-}" ] && [ "$(cat "$target/wheels/stamp" 2> /dev/null)" != "$
             "$PYTHON" -m pip download "$@" --python-version "$OFFLINE" --implementation cp --only-binary :all: \
                 --find-links "$work/wheels" --dest "$target/wheels" "$target/$wheel"
             ;;
+        *) mv "$work/wheels" "$target/wheels" ;;
     esac
     rm -f "$target"/wheels/shoal-*.whl
     echo "$stamp" > "$target/wheels/stamp"

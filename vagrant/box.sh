@@ -23,8 +23,8 @@ case $release in # the Python that it has, the kernel as clouds get it
 esac
 size_gb=4
 here=$(dirname "$0")
-packages="systemd-sysv,dbus,udev,openssh-server,sudo,rsync,ca-certificates,curl,e2fsprogs,iputils-ping,kmod,procps"
-packages=$packages,apparmor
+packages="systemd-sysv,dbus,udev,apparmor,openssh-server,sudo,rsync,ca-certificates,curl,e2fsprogs,iputils-ping,kmod,\
+procps"
 for package in $(sed -n '/^packages="/,/"$/p' "$here/../setup/packages.sh" | tr -d '"' | sed 's/^packages=//'); do
     packages=$packages,$package
 done
@@ -34,7 +34,7 @@ vAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk1rRgm+R4LOzF
 lnVYCzRdK8jlqm8tehUc9c9WhQ== vagrant insecure public key"
 
 main() {
-    [ $# -eq 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+    [ $# -eq 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
     [ "$(id -u)" -eq 0 ] || { echo "box.sh has to run as root" >&2; exit 1; }
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
