@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,7 +92,7 @@ async def lines(
             place = [_after(entries[-1])]
             yield pieces.join(map(line_of, entries))
     if query.follow and runs():
-        over = _over(query.until_ns, runs, changed)
+        over = partial(_over, query.until_ns, runs, changed)
         async with _entries(container_id, ["--follow", "--no-tail", *place], over) as found:
             async for entries in found:
                 place = [_after(entries[-1])]
@@ -135,7 +136,7 @@ async def _over(until_ns: int, runs: Callable[[], bool], changed: asyncio.Event)
 
 @asynccontextmanager
 async def _entries(
-    container_id: str, place: list[str], over: Coroutine[Any, Any, None] | None = None
+    container_id: str, place: list[str], over: Callable[[], Coroutine[Any, Any, None]] | None = None
 ) -> AsyncIterator[AsyncIterator[list[Entry]]]:
     """Those from `place` on, as many at once as come; none any more once it is `over`."""
     async with _journalctl(
@@ -144,7 +145,7 @@ async def _entries(
         if over is None:
             yield _parsed(process)
             return
-        ending = asyncio.get_running_loop().create_task(over)
+        ending = asyncio.get_running_loop().create_task(over())
         ending.add_done_callback(lambda _: _end(process))
         try:
             yield _parsed(process)

@@ -115,6 +115,19 @@ def test_a_follower_sees_the_last_line_and_ends(host: JournalMachine) -> None:
     assert output.split() == [str(number) for number in range(1, count + 1)]
 
 
+def test_a_follower_that_goes_leaves_no_process(host: JournalMachine) -> None:
+    host.docker("run", "--detach", "--name", "quiet", *DRIVEN, "busybox", "sh", "-c", "echo ready; sleep 1000")
+    follower = host.docker_start("logs", "--follow", "quiet")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "ready\n"
+    follows = ("sh", "-c", "pgrep --full 'journalctl .*--follow' || true")
+    until(lambda: host.inside(*follows).split()[1:], "journalctl follows")  # beside this shell
+    follower.kill()
+    follower.communicate(timeout=DEADLINE_S)
+    until(lambda: not host.inside(*follows).split()[1:], "journalctl has ended")
+    host.docker("rm", "--force", "quiet")
+
+
 def test_its_log_goes_on_after_a_kill_of_shoald(host: JournalMachine) -> None:
     host.docker("run", "--detach", "--name", "lives", *DRIVEN, "busybox", "sh", "-c",
                 "echo before; while [ ! -e /go ]; do sleep 0.05; done; echo after")
