@@ -11,7 +11,6 @@ import asyncio
 import logging
 import signal as signals
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -23,6 +22,7 @@ from shoal.engine.containers.launcher import Launcher, translate
 from shoal.engine.containers.merge import parse_signal
 from shoal.engine.containers.nouns import Container, Health, State, Status
 from shoal.engine.containers.oci.monitor import Monitor, RuntimeFailed, exit_of
+from shoal.engine.containers.restarts import Restarts
 from shoal.engine.containers.stdio.client import Client
 from shoal.engine.containers.stdio.console import Console
 from shoal.engine.containers.table import Table
@@ -59,11 +59,8 @@ class Life:
         self.monitors: dict[str, Monitor] = {}  # of those that run
         self._consoles: dict[str, Console] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._delays: dict[str, float] = {}  # of those that are started again and again
-        self._restarts: dict[str, asyncio.Task[None]] = {}
+        self.restarts = Restarts(self._start_again)
         self._watches: set[asyncio.Task[None]] = set()
-        self._held_back: Counter[str] = Counter()  # restarts by hand under way: neither policy nor auto-remove
-        self.going_down = False  # the host is: no policy starts what ends, and nobody has stopped it by hand
 
     # --- with the engine ---
 
@@ -74,7 +71,7 @@ class Life:
         for container in self._table.all():
             if container.state.status is Status.RESTARTING or _wants_start(container):
                 self._table.change_state(container.id, status=Status.RESTARTING)
-                self._start_later(container.id, 0.0)
+                self.restarts.later(container.id)
 
     async def _recover(self, container: Container) -> None:
         monitors = self._launcher.monitors
@@ -95,7 +92,7 @@ class Life:
 
     async def close(self) -> None:
         """Let go; containers live on."""
-        tasks = [*self._watches, *self._restarts.values()]
+        tasks = [*self._watches, *self.restarts.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -134,7 +131,8 @@ class Life:
 
     def forget(self, container_id: str) -> None:
         """It has been removed."""
-        for known in (self._locks, self._delays, self._restarts, self._consoles):
+        self.restarts.forget(container_id)
+        for known in (self._locks, self._consoles):
             known.pop(container_id, None)
 
     # --- start ---
@@ -150,7 +148,7 @@ class Life:
                 raise Conflict("container is marked for removal and cannot be started")
             if container.state.running:
                 return
-            self._delays.pop(container_id, None)
+            self.restarts.forget_delay(container_id)
             self._table.change_state(container_id, has_been_manually_stopped=False, restart_count=0)
             failure = await self._start(container_id)
         if failure is not None:
@@ -250,8 +248,8 @@ class Life:
             console.end()
         self._announce_end(container)
         if container.state.status is Status.RESTARTING:
-            self._start_later(container_id, self._delays[container_id])
-        elif container.host.auto_remove and container_id not in self._held_back:
+            self.restarts.later(container_id)
+        elif container.host.auto_remove and not self.restarts.is_by_hand(container_id):
             await self._remove(container_id)
 
     def _how_it_ended(self, container: Container) -> dict[str, Any]:
@@ -266,16 +264,9 @@ class Life:
 
     def _settle(self, container: Container) -> Container:
         """Exited, or about to be started again."""
-        state = container.state
-        held_back = self.going_down or container.id in self._held_back
-        again = not held_back and restart.wants_restart(
-            container.host.restart, exit_code=state.exit_code, restarts=state.restart_count,
-            manually_stopped=state.has_been_manually_stopped)
-        if again:
-            ran_s = (state.finished_ns - state.started_ns) / 1e9
-            self._delays[container.id] = restart.next_delay(self._delays.get(container.id, 0.0), ran_s)
-        return self._table.change(container.id, state=msgspec.structs.replace(
-            state, status=Status.RESTARTING if again else Status.EXITED, pid=0))
+        status = Status.RESTARTING if self.restarts.wanted(container) else Status.EXITED
+        return self._table.change(
+            container.id, state=msgspec.structs.replace(container.state, status=status, pid=0))
 
     def _announce_end(self, container: Container) -> None:
         state = container.state
@@ -288,33 +279,24 @@ class Life:
 
     # --- again ---
 
-    def _start_later(self, container_id: str, delay_s: float) -> None:
-        task = asyncio.get_running_loop().create_task(self._start_again(container_id, delay_s))
-        self._restarts[container_id] = task
-
-    async def _start_again(self, container_id: str, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
+    async def _start_again(self, container_id: str) -> None:
         async with self.lock(container_id):
             if not self._table.has(container_id):
                 return
             state = self._table.get(container_id).state
-            if state.status is not Status.RESTARTING or self.going_down:
+            if state.status is not Status.RESTARTING or self.restarts.going_down:
                 return
-            self._restarts.pop(container_id, None)
+            self.restarts.begun(container_id)
             self._table.change_state(container_id, restart_count=state.restart_count + 1)
-            if await self._start(container_id) is not None:
-                self._try_again(container_id)
-
-    def _try_again(self, container_id: str) -> None:
-        """It was to be started again, and could not be (its network is not there yet?): its policy still holds."""
-        container = self._settle(self._table.get(container_id))
-        if container.state.status is Status.RESTARTING:
-            self._start_later(container_id, self._delays[container_id])
+            if await self._start(container_id) is None:
+                return
+            # it could not be started (its network is not there yet?): its policy still holds
+            if self._settle(self._table.get(container_id)).state.status is Status.RESTARTING:
+                self.restarts.later(container_id)
 
     async def _give_up_restarting(self, container_id: str) -> None:
         async with self.lock(container_id):
-            if (task := self._restarts.pop(container_id, None)) is not None:
-                task.cancel()
+            self.restarts.give_up(container_id)
             if self._table.get(container_id).state.status is Status.RESTARTING:
                 self._table.change_state(container_id, status=Status.EXITED, has_been_manually_stopped=True)
 
@@ -343,12 +325,9 @@ class Life:
         self._emit(container, "stop", {})
 
     async def restart(self, container_id: str, timeout_s: int | None, signal: str) -> None:
-        self._held_back[container_id] += 1
-        try:
+        with self.restarts.by_hand(container_id):
             await self.stop(container_id, timeout_s, signal)
             await self.start(container_id)
-        finally:
-            self._held_back -= Counter([container_id])
         self._emit(self._table.get(container_id), "restart", {})
 
     async def kill(self, container_id: str, signal: str) -> None:
@@ -371,7 +350,7 @@ class Life:
         """Send it. One that is meant to end the container makes it stay down, and wakes it if it is paused."""
         stops = parse_signal(container.config.stop_signal) if container.config.stop_signal else number
         monitor = self.monitor(container)
-        if number in (stops, signals.SIGKILL) and not self.going_down:
+        if number in (stops, signals.SIGKILL) and not self.restarts.going_down:
             self._table.change_state(container.id, has_been_manually_stopped=True)
         monitor.signal(number)
         if container.state.status is Status.PAUSED and number in (stops, signals.SIGKILL):

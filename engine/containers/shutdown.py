@@ -26,7 +26,7 @@ def longest_s(containers: Iterable[Container]) -> float:
 
 async def shut_down(life: Life, containers: Iterable[Container]) -> None:
     """Stop these. Whatever ends from now on stays down until the engine starts the next time."""
-    life.going_down = True
+    life.restarts.going_down = True
     await asyncio.gather(*(_stop(life, container) for container in containers))
 
 
