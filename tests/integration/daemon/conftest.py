@@ -20,14 +20,8 @@ def machine() -> Iterator[Machine]:
         pytest.skip("needs root")
     if shutil.which("docker") is None:
         pytest.skip("there is no docker command on this machine")
-    made = Machine(Path(tempfile.mkdtemp(prefix="shoal-daemon-")))  # short: paths of sockets are limited
-    try:
-        made.on()
-        made.start()
-        made.load_image()
+    with Machine(Path(tempfile.mkdtemp(prefix="shoal-daemon-"))) as made:  # short: paths of sockets are limited
         yield made
-    finally:
-        made.off()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from shoal.lab.host import answers
 from shoal.lab.image import archive
@@ -55,6 +55,20 @@ class Machine:
         self.init_pid = 0
 
     # --- power ---
+
+    def __enter__(self) -> Self:
+        """On, with shoald and the image busybox."""
+        try:
+            self.on()
+            self.start()
+            self.load_image()
+        except BaseException:
+            self.off()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.off()
 
     def on(self) -> None:
         """Namespaces, loopback up, a resolver that answers nothing."""

@@ -49,16 +49,10 @@ class JournalMachine(Machine):
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[JournalMachine]:
-    """Without journald yet."""
-    made = JournalMachine(Path(tempfile.mkdtemp(prefix="shoal-journal-")))
-    try:
-        made.on()
-        made.start()
-        made.load_image()
+def bare(machine: Machine) -> Iterator[JournalMachine]:
+    """Without journald yet. Once the package's has shown that there can be a machine."""
+    with JournalMachine(Path(tempfile.mkdtemp(prefix="shoal-journal-"))) as made:
         yield made
-    finally:
-        made.off()
 
 
 @pytest.fixture(scope="module")

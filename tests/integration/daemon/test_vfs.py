@@ -21,14 +21,8 @@ class VfsMachine(Machine):
 
 @pytest.fixture(scope="module")
 def host(machine: Machine) -> Iterator[VfsMachine]:
-    made = VfsMachine(Path(tempfile.mkdtemp(prefix="shoal-vfs-")))
-    try:
-        made.on()
-        made.start()
-        made.load_image()
+    with VfsMachine(Path(tempfile.mkdtemp(prefix="shoal-vfs-"))) as made:
         yield made
-    finally:
-        made.off()
 
 
 def test_life_on_copies(host: VfsMachine) -> None:

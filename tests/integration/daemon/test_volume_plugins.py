@@ -43,14 +43,8 @@ class Host(PluginMachine):
 @pytest.fixture(scope="module")
 def plugged(machine: Machine) -> Iterator[Host]:
     """A machine of its own, once the package's has shown that there can be one."""
-    made = Host(Path(tempfile.mkdtemp(prefix="shoal-plug-")))
-    try:
-        made.on()
-        made.start()
-        made.load_image()
+    with Host(Path(tempfile.mkdtemp(prefix="shoal-plug-"))) as made:
         yield made
-    finally:
-        made.off()
 
 
 @pytest.fixture
