@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -10,28 +11,16 @@ import platform
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
+from bench import dockerhost, measures
 from bench import image as images
-from bench import measures
 from bench.peers.dockerd import Dockerd
 from bench.peers.hosts import Peer, wait_until
 from bench.peers.shoal import Shoal
+from bench.row import Row
 
 RESULTS = Path(__file__).parent / "results"
-
-Measure = Callable[[Peer, str], float]
-
-
-class Row:
-    """One line of the table. `limit`: the ratio Shoal / dockerd that is to be reached; None: at least as high."""
-
-    def __init__(self, title: str, unit: str, measure: Measure, limit: float | None, repeat: int) -> None:
-        self.title, self.unit, self.measure, self.limit, self.repeat = title, unit, measure, limit, repeat
-
-    def met(self, ratio: float) -> bool:
-        return ratio >= 1.0 if self.limit is None else ratio <= self.limit
 
 
 ONE_MANAGER = [Row("memory of a one-manager swarm, idle (PSS)", "MiB", measures.idle_memory, 1.0, 1)]
@@ -46,6 +35,7 @@ CRASHES = [
     Row("leader crash, until the next write succeeds", "s", measures.leader_crash, 0.25, 1),
 ]
 SHAPES = [((1, 0), ONE_MANAGER), ((3, 2), STEADY + CRASHES)]
+ROWS = dockerhost.ROWS + [row for _, rows in SHAPES for row in rows]
 BOUNDS = [  # what Shoal alone has to keep: (what, measured how, at most so many seconds)
     ("shoal ps, the command's start included", measures.shoal_ps, 0.12),
     ("shoal lab up, 3 managers and 2 workers", measures.lab_up, 10.0),
@@ -71,6 +61,25 @@ def measure(peer: Peer, archive: Path, image: str, only: str) -> dict[str, list[
     return figures
 
 
+def measure_host(peers: list[Peer], archive: Path, image: str, only: str) -> dict[str, dict[str, list[float]]]:
+    """Every figure of the Docker hosts: all are up at once, and each measurement is taken of them in turn."""
+    figures: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in peers}
+    wanted = [row for row in dockerhost.ROWS if only in row.title]
+    with contextlib.ExitStack() as stack:
+        for peer in peers if wanted else []:
+            stack.callback(peer.down)
+            peer.up(1, 0, archive)
+            peer.client(peer.hosts()[0]).call("POST", "/swarm/leave", {"force": True})
+        for row in wanted:
+            for _ in range(row.repeat):
+                for peer in peers:
+                    figures[peer.name].setdefault(row.title, []).append(row.measure(peer, image))
+            for peer in peers:
+                shown = _show(figures[peer.name][row.title])
+                print(f"{peer.name}: {row.title}: {shown} {row.unit}", file=sys.stderr, flush=True)
+    return figures
+
+
 def _show(values: list[float]) -> str:
     return " ".join(f"{value:.3g}" for value in values)
 
@@ -85,6 +94,8 @@ def main() -> None:
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in options.peers.split(",")}
     with tempfile.TemporaryDirectory() as folder:
         archive, image = images.build(Path(folder))
+        for name, taken in measure_host([known[name]() for name in figures], archive, image, options.only).items():
+            figures[name].update(taken)
         for _ in range(options.rounds):
             for name in figures:
                 for title, values in measure(known[name](), archive, image, options.only).items():
@@ -96,7 +107,7 @@ def main() -> None:
 def report(figures: dict[str, dict[str, list[float]]], bounds: dict[str, list[float]]) -> None:
     """Print the tables; write them where both systems were measured whole."""
     lines = ["| what | Shoal | dockerd | ratio | at most | met |", "|---|---|---|---|---|---|"]
-    for row in (row for _, rows in SHAPES for row in rows):
+    for row in ROWS:
         ours, theirs = (figures.get(name, {}).get(row.title) for name in ("shoal", "dockerd"))
         if not ours or not theirs:
             continue
@@ -113,7 +124,7 @@ def report(figures: dict[str, dict[str, list[float]]], bounds: dict[str, list[fl
             mine = statistics.median(bounds[title])
             lines.append(f"| {title} | {mine:.3g} s | {limit:.3g} s | {'yes' if mine <= limit else 'NO'} |")
     print("\n".join(lines))
-    if all(row.title in figures.get(name, {}) for name in ("shoal", "dockerd") for _, rows in SHAPES for row in rows):
+    if all(row.title in figures.get(name, {}) for name in ("shoal", "dockerd") for row in ROWS):
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         RESULTS.mkdir(exist_ok=True)
         head = f"# {stamp}: {os.cpu_count()} cores, kernel {platform.release()}, dockerd 20.10 (Debian), medians\n\n"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.dockerhost import pss_kib
 from bench.peers.hosts import Json, Peer, try_call, wait_until
 from shoal.cli.client import Client
 from shoal.lab import lab as labs
@@ -166,9 +167,4 @@ def overlay_throughput(peer: Peer, image: str) -> float:
 
 def idle_memory(peer: Peer, image: str) -> float:
     """MiB of summed PSS of the processes that are the system, on an idle manager."""
-    total_kib = 0
-    for pid in peer.daemon_pids(peer.hosts()[0]):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total_kib += int(line.split()[1])
-    return total_kib / 1024
+    return sum(map(pss_kib, peer.daemon_pids(peer.hosts()[0]))) / 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -39,6 +40,12 @@ class Peer(Protocol):
 
     def daemon_pids(self, host: str) -> list[int]:
         """The processes that are the system itself: no containers, no monitors of containers."""
+
+    def system_pids(self, host: str) -> list[int]:
+        """Every process of the host that is no container's: the monitors of containers too."""
+
+    def scratch(self) -> Path:
+        """A folder for files, gone with `down`."""
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 120.0, every_s: float = 0.02) -> float:
@@ -81,6 +88,19 @@ class Namespaced:
         for host in self.hosts():
             with image.open("rb") as archive:
                 list(self.client(host).upload("/images/load", {"quiet": True}, archive))
+
+    def system_pids(self, host: str) -> list[int]:
+        init_pid = processes.init_of(self.lab.mark(self.lab.host(host)))
+        namespace = Path(f"/proc/{init_pid}/ns/pid").stat().st_ino  # a container has one of its own
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and (entry / "ns/pid").stat().st_ino == namespace:
+                    found.append(int(entry.name))
+        return [pid for pid in found if processes.command_line(pid)[:1] not in ([], ["catatonit"], ["sleep"])]
+
+    def scratch(self) -> Path:
+        return Path(self.lab.data)
 
     def processes_named(self, host: str, *names: str) -> list[int]:
         """Pids of a host whose command line begins with one of these programs or modules."""
