@@ -25,7 +25,7 @@ from shoal.engine.containers.nouns import Container
 from shoal.engine.storage.driver import Change
 from shoal.engine.storage.rootfs import RootFSStore
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 MAX_SAID_BYTES = 64 << 10
 _KINDS = {kind.status: kind for kind in (errors.InvalidArgument, errors.PermissionDenied, errors.NotFound)}
 
