@@ -89,3 +89,12 @@ class ManagerInfoReply(msgspec.Struct, frozen=True, kw_only=True):
     managers: int = 0
     nodes: int = 0
     remote_managers: tuple[ManagerPeer, ...] = ()
+
+
+class SwarmEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A line (JSON) of `/internal/events` on the manager's private socket: what `docker events` shows of the swarm."""
+
+    type: str  # node, service or network
+    action: str  # create, update or remove
+    id: str
+    attributes: dict[str, str] = {}  # the name, and what an update changed: replicas.old, replicas.new, …

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from shoal.api.membership import SwarmEvent
 from shoal.daemon.http.app import build_app, serve
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.info import EngineInfo
@@ -93,7 +94,8 @@ class Daemon:
         attaching, self.swarm = join_parts(
             data_root=self.data_root, run_root=self.run_root, networks=self.networks,
             engine=lambda: EngineContainers(self.engine), labels=settings.engine_labels,
-            volume_drivers=lambda: self.engine.volumes.drivers.names(), hooks=self.hooks)
+            volume_drivers=lambda: self.engine.volumes.drivers.names(), hooks=self.hooks,
+            publish=self._publish_of_swarm)
         self.attaching = attaching
         self._closing.push_async_callback(attaching.close)
         announced = Announced(attaching, lambda *event: self.engine.events.publish(*event), self._driver_of)
@@ -107,6 +109,9 @@ class Daemon:
         await self.engine.open()
         self._closing.push_async_callback(self._stop_engine)
         await self.networks.reconcile(container.id for container in self.engine.all())
+
+    def _publish_of_swarm(self, event: SwarmEvent) -> None:
+        self.engine.events.publish(event.type, event.action, event.id, event.attributes, scope="swarm")
 
     def _driver_of(self, network_id: str) -> str:
         local = (network.driver for network in self.networks.networks() if network.id == network_id)

@@ -1,4 +1,4 @@
-"""GET /events: what happens on this host, as it happens."""
+"""GET /events: what happens on this host and, on a manager, in its swarm, as it happens."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def event_json(event: Event) -> dict[str, Any]:
         "Type": event.type,
         "Action": event.action,
         "Actor": {"ID": event.actor_id, "Attributes": event.attributes},
-        "scope": "local",
+        "scope": event.scope,
         "time": event.time_ns // SECOND_NS,
         "timeNano": event.time_ns,
     }
@@ -94,7 +94,7 @@ def _names(kind: str) -> Callable[[Event, Sequence[str]], bool]:
 
 _MATCHERS: dict[str, Callable[[Event, Sequence[str]], bool]] = {
     "type": lambda event, values: event.type in values,
-    "scope": lambda event, values: "local" in values,
+    "scope": lambda event, values: event.scope in values,
     "label": lambda event, values: labels_match(values, event.attributes),
     "event": _action,
     "image": _image,

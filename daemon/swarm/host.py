@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 from shoal.api.errors import ShoalError, Unavailable
-from shoal.api.membership import HOST_PORT, Identity, InitRequest
+from shoal.api.membership import HOST_PORT, Identity, InitRequest, SwarmEvent
 from shoal.api.objects import NodeDescription
 from shoal.api.states import Role
+from shoal.daemon.swarm.events import follow
 from shoal.daemon.swarm.process import PROGRAM, ManagerProcess
 from shoal.worker.agent import Agent, ClusterNetworking
 from shoal.worker.credentials import Credentials
@@ -48,9 +49,10 @@ class SwarmHost:
 
     def __init__(
         self, *, data_root: Path, run_root: Path, networks: SwarmNetworking, executor: Callable[[str], Executor],
-        describe: Callable[[], NodeDescription], host_port: int = HOST_PORT,
-        program: Sequence[str] = PROGRAM,
+        describe: Callable[[], NodeDescription], publish: Callable[[SwarmEvent], None],
+        host_port: int = HOST_PORT, program: Sequence[str] = PROGRAM,
     ) -> None:
+        """`publish` is told of each change in the swarm, while a manager runs on this host."""
         self.credentials = Credentials(data_root / "swarm")
         self.manager = ManagerProcess(data_root, run_root, program)
         self.networks = networks
@@ -60,6 +62,7 @@ class SwarmHost:
         self.manages = False  # the manager process is meant to run, and has been ready
         self._make_executor = executor
         self._describe = describe
+        self._publish = publish
         self._host_port = host_port
         self._server: HostServer | None = None
         self._changing = asyncio.Lock()  # init, join and leave, one at a time
@@ -261,12 +264,21 @@ class SwarmHost:
                 pid = await self.manager.pid()
             started = asyncio.get_running_loop().time()
             if pid is not None:
-                await self.manager.ended(pid)
+                await self._follow_to_its_end(pid)
             if not self.manages:
                 continue
             failures = 1 if asyncio.get_running_loop().time() - started > RESTART_S[1] else failures + 1
             log.warning("event=manager-ended pid=%s failures=%d", pid, failures)
             await asyncio.sleep(min(RESTART_S[0] * 2 ** (failures - 1), RESTART_S[1]))
+
+    async def _follow_to_its_end(self, pid: int) -> None:
+        events = asyncio.get_running_loop().create_task(follow(self.manager, self._publish), name="swarm events")
+        events.add_done_callback(_report)
+        try:
+            await self.manager.ended(pid)
+        finally:
+            events.cancel()
+            await asyncio.wait([events])
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
+from shoal.api.membership import SwarmEvent
 from shoal.api.objects import NodeDescription
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.swarm.host import SwarmHost
@@ -26,10 +27,12 @@ from shoal.worker.engine_executor import ContainerEngine, EngineExecutor
 def join_parts(
     *, data_root: Path, run_root: Path, networks: Networks, engine: Callable[[], ContainerEngine],
     labels: dict[str, str], volume_drivers: Callable[[], list[str]], hooks: Hooks,
+    publish: Callable[[SwarmEvent], None],
 ) -> tuple[Attaching, SwarmHost]:
     """What the engine uses for its networks, and the swarm's part. Fills `hooks` in.
 
     `engine` and `volume_drivers` are asked when an agent starts: the engine itself needs the first result.
+    `publish` is told of changes in the swarm.
     """
     def description() -> NodeDescription:
         return describe(labels, volume_drivers())
@@ -37,7 +40,7 @@ def join_parts(
     swarm = SwarmHost(
         data_root=data_root, run_root=run_root, networks=networks,
         executor=lambda node_id: EngineExecutor(engine(), node_id, description),
-        describe=description)
+        describe=description, publish=publish)
 
     def is_local(reference: str) -> bool:
         try:

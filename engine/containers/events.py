@@ -43,9 +43,10 @@ class Events:
         self._listeners: set[Subscription] = set()
         self._clock_ns = clock_ns
 
-    def publish(self, type_: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None) -> None:
+    def publish(self, type_: str, action: str, actor_id: str, attributes: Mapping[str, str] | None = None,
+                scope: str = "local") -> None:
         event = Event(type=type_, action=action, actor_id=actor_id, attributes=dict(attributes or {}),
-                      time_ns=self._clock_ns())
+                      time_ns=self._clock_ns(), scope=scope)
         self._ring.append(event)
         for listener in self._listeners:
             listener.offer(event)

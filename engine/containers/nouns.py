@@ -295,13 +295,14 @@ class Exec(Noun, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Event(Noun, frozen=True, kw_only=True, omit_defaults=True):
-    """`type`: container, volume; the daemon adds image and network. `action` as Docker names it."""
+    """`type`: container, volume; the daemon adds image, network and the swarm's. `action` as Docker names it."""
 
     type: str
     action: str  # create, start, die, kill, stop, oom, destroy, exec_create: sh, health_status: healthy, …
     actor_id: str
     attributes: dict[str, str] = {}
     time_ns: int = 0
+    scope: str = "local"  # or swarm
 
 
 class LogQuery(Noun, frozen=True, kw_only=True, omit_defaults=True):

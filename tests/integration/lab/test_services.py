@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -28,9 +29,20 @@ def test_replicas_spread_over_the_hosts_and_scale(cluster):
     cluster.update("web", lambda spec: spec["Mode"]["Replicated"].update(Replicas=2))
     cluster.runs("web", 2)
     cluster.any_manager().call("DELETE", "/services/web")
+    for manager in (name for name in cluster.names if name.startswith("m")):  # each of them, whichever leads
+        eventually(lambda manager=manager: told_of_web(cluster, manager),
+                   lambda told: told[0] == ("create", None) and told[-1] == ("remove", None)
+                   and {("update", "10"), ("update", "2")} <= set(told))
     eventually(lambda: [mine["Id"] for host in cluster.names
                         for mine in cluster.client(host).call("GET", "/containers/json", {"all": True})],
                lambda left: not left)
+
+
+def told_of_web(cluster, host):
+    """(action, new number of replicas) of each event of the swarm's service web, as this host tells them."""
+    query = {"since": 1, "until": time.time(), "filters": {"scope": ["swarm"], "service": ["web"]}}
+    return [(event["Action"], event["Actor"]["Attributes"].get("replicas.new"))
+            for event in cluster.client(host).messages("GET", "/events", query)]
 
 
 def test_a_global_service_has_a_task_on_each_host(cluster):

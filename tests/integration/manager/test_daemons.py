@@ -10,12 +10,13 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shoal.api.membership import InitRequest
+from shoal.api.membership import InitRequest, SwarmEvent
 from shoal.api.objects import NodeDescription
 from shoal.api.specs import Resources
 from shoal.api.states import Role
@@ -36,12 +37,13 @@ class Daemon:
         self._root = root / self.name
         (self._root / "run").mkdir(parents=True)
         self.pids: set[int] = set()
+        self.events: list[SwarmEvent] = []
         self.begin()
 
     def begin(self) -> None:
         self.host = SwarmHost(
             data_root=self._root, run_root=self._root / "run", networks=NotedNetworks(),
-            executor=lambda node_id: NoContainers(),
+            executor=lambda node_id: NoContainers(), publish=self.events.append,
             describe=lambda: NodeDescription(hostname=self.name, resources=DESCRIPTION_RESOURCES))
 
     async def init(self) -> None:
@@ -133,6 +135,17 @@ async def test_hosts_join_in_both_roles_and_run_a_service(new: Callable[[], Daem
         "Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}, "Mode": {"Global": {}}})
     assert status == 201
     await runs_on(second, first, second, third)
+    for manager in (first, second):  # each is told by its own
+        await until(partial(was_told, manager, "create"))
+    assert (await second.request("DELETE", "/services/web"))[0] == 200
+    for manager in (first, second):
+        await until(partial(was_told, manager, "remove"))
+    assert not third.events
+
+
+async def was_told(manager: Daemon, action: str) -> bool:
+    return any((event.type, event.action, event.attributes["name"]) == ("service", action, "web")
+               for event in manager.events)
 
 
 async def runs_on(asked: Daemon, *expected: Daemon) -> None:

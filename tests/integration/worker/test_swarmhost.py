@@ -45,7 +45,8 @@ class Hosts:
         (self.root / "run").mkdir(exist_ok=True)
         return SwarmHost(
             data_root=self.root, run_root=self.root / "run", networks=NotedNetworks(), host_port=0,
-            executor=lambda node_id: NoContainers(), describe=lambda: NodeDescription(hostname="h"), program=PROGRAM)
+            executor=lambda node_id: NoContainers(), describe=lambda: NodeDescription(hostname="h"),
+            publish=lambda event: None, program=PROGRAM)
 
     async def pid(self, host: SwarmHost) -> int:
         async with asyncio.timeout(15):
