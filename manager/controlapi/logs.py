@@ -101,11 +101,16 @@ class Merge:
             self._watch = watch
             async with asyncio.TaskGroup() as readers:
                 await self._start_new(readers)
-                while self._follow and self._present():
+                while self._present() if self._follow else self._reading():
                     await watch.batch()
                     await self._drop_lost()
-                    await self._start_new(readers)
+                    if self._follow:
+                        await self._start_new(readers)
         await self._frames.put(None)
+
+    def _reading(self) -> bool:
+        """Whether there is still something to read of what is there."""
+        return any(not reader.done() for _, reader in self._readers.values())
 
     def _present(self) -> bool:
         """Whether there is still something to follow."""
@@ -133,7 +138,12 @@ class Merge:
             self._started.add(task.id)
         for task in new[: max(room, 0)]:
             reader = readers.create_task(self._read(task, view))
+            reader.add_done_callback(self._look_again)
             self._readers[task.id] = (task, reader)
+
+    def _look_again(self, reader: asyncio.Task[None]) -> None:
+        if self._watch is not None and not self._follow:
+            self._watch.wake()  # it may have been the last
 
     async def _drop_lost(self) -> None:
         """Stop waiting for nodes that went down: a crash closes no connection."""

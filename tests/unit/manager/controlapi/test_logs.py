@@ -185,6 +185,18 @@ async def test_a_node_that_goes_down_while_it_is_followed_is_told(swarm, hosts, 
             assert await answer.content.readexactly(14) == frame(1, b"alive\n")
 
 
+async def test_a_node_that_goes_down_while_it_is_read_is_not_waited_for(swarm, hosts, http):
+    swarm.store.apply(service(), task("t1"), task("t2", MANAGER))
+    hosts.write("t1", frame(1, b"first\n"))  # and no end
+    hosts.write("t2", None)
+    async with asyncio.timeout(DEADLINE_S), http.get("/services/web/logs", params={"stdout": "1"}) as answer:
+        assert await answer.content.readexactly(14) == frame(1, b"first\n")
+        stored = swarm.store.view().nodes[WORKER]
+        down = msgspec.structs.replace(stored.status, state=NodeState.DOWN)
+        swarm.store.apply(SetNodeStatus(id=WORKER, status=down))
+        assert f"node {WORKER} is not available any more\n".encode() in await answer.read()
+
+
 async def test_a_client_that_goes_away_ends_the_reading(swarm, hosts, http):
     swarm.store.apply(service(), task("t1"))
     hosts.write("t1", frame(1, b"first\n"))
