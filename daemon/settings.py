@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from shoal.api.errors import InvalidArgument
+from shoal.engine.images.distribution.endpoints import RegistryRules, check_rules
 
 DATA_ROOT = Path("/var/lib/shoal")
 RUN_ROOT = Path("/run/shoal")
@@ -37,6 +38,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     storage_driver: str = ""  # overlay2, vfs; empty: what the data is in, else overlay2 where it works, else vfs
     plugin_folders: tuple[str, ...] = PLUGIN_FOLDERS
     plugin_timeout_s: float = 60.0  # of one call of a plugin; to make and to mount it has twice as long
+    insecure_registries: tuple[str, ...] = ()  # HOST[:PORT] or a network: without TLS, or with any certificate
+    registry_mirrors: tuple[str, ...] = ()  # URLs, asked before Docker Hub
+    max_concurrent_downloads: int = 3  # layers at a time, of all pulls
 
     @property
     def serves_tls(self) -> bool:
@@ -46,6 +50,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     def __post_init__(self) -> None:
         if not 0 < self.plugin_timeout_s <= 3600:
             raise InvalidArgument(f"a plugin's calls cannot have {self.plugin_timeout_s:g} s: give up to an hour")
+
+        if not 1 <= self.max_concurrent_downloads <= 100:
+            raise InvalidArgument(f"max-concurrent-downloads cannot be {self.max_concurrent_downloads}: give 1 to 100")
+        check_rules(self.registries)
+
+    @property
+    def registries(self) -> RegistryRules:
+        return RegistryRules(insecure=self.insecure_registries, mirrors=self.registry_mirrors)
 
     @property
     def engine_labels(self) -> dict[str, str]:
@@ -82,6 +94,11 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--plugin-folder", dest="plugin_folders", action="append",
         help=f"where volume plugins are looked for (repeatable; default {', '.join(PLUGIN_FOLDERS)})")
     add("--plugin-timeout-s", type=float, help="deadline of one call of a plugin (default 60)")
+    add("--insecure-registry", dest="insecure_registries", action="append",
+        help="registry spoken to without TLS or with any certificate: HOST[:PORT] or a network (repeatable)")
+    add("--registry-mirror", dest="registry_mirrors", action="append",
+        help="URL of a mirror that is asked before Docker Hub (repeatable)")
+    add("--max-concurrent-downloads", type=int, help="layers at a time, of all pulls (default 3)")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     config = given.pop("config", None)
     base = read_config(config or CONFIG_FILE, must_exist=config is not None)

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.progress import told
 from shoal.daemon.http.spool import spooled
 from shoal.daemon.http.times import NEVER, SECOND_NS, moment_ns, rfc3339, stamp_ns
 from shoal.daemon.http.versions import version_of
@@ -17,15 +18,21 @@ from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply, tr
 from shoal.engine.images import reference
 from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.config import Image, config_json
-from shoal.engine.images.images import Images, Removal
+from shoal.engine.images.distribution.challenges import Credentials, parse_credentials
+from shoal.engine.images.distribution.progress import Sink
+from shoal.engine.images.distribution.puller import Puller
+from shoal.engine.images.distribution.registry import Unreachable
+from shoal.engine.images.images import Images
+from shoal.engine.images.removal import Removal
 
 LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
 
 class ImageRoutes:
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Images, puller: Puller) -> None:
         self._images = images
+        self._puller = puller
 
     def add_to(self, app: web.Application) -> None:
         router = app.router
@@ -133,26 +140,33 @@ class ImageRoutes:
         return _lines([{"status": image.id}])
 
     async def _pull(self, request: web.Request) -> web.StreamResponse:
-        """Answers for an image that is here; there is no way to a registry yet."""
+        """One image, or where no tag is named every tag of the repository."""
         name, tag = request.query["fromImage"], request.query.get("tag", "")
         if tag:
             name += f"@{tag}" if reference.is_digest(tag) else f":{tag}"
-        wanted = reference.parse(name)
-        here = self._images.has(str(wanted))
-        if not here or not provides(self._images.resolve(str(wanted)), request.query.get("platform", "")):
-            raise NotFound(
-                f"pull access denied for {wanted.familiar_name}, repository does not exist or may require 'docker "
-                f"login': this host has no image {wanted.familiar}, and no way to a registry; bring the image here "
-                "with docker load or docker import"
-            )
-        image = self._images.resolve(str(wanted))
-        return _lines(
-            [
-                {"status": f"Pulling from {wanted.path}", "id": wanted.tag or wanted.digest},
-                {"status": f"Digest: {image.id}"},
-                {"status": f"Status: Image is up to date for {wanted.familiar}"},
-            ]
-        )
+        wanted, platform = reference.parse(name), request.query.get("platform", "")
+        credentials = parse_credentials(request.headers.get("X-Registry-Auth", ""))
+        everything = not tag and reference.names_repository(name)
+
+        async def pull(progress: Sink) -> None:
+            if everything:
+                await self._puller.pull_all(wanted, platform, credentials, progress)
+            else:
+                await self._pull_or_keep(wanted, platform, credentials, progress)
+
+        return await told(request, pull)
+
+    async def _pull_or_keep(self, wanted: reference.Reference, platform: str, credentials: Credentials,
+                            progress: Sink) -> None:
+        """A host without a way to the registry makes do with the image that it has, and says so."""
+        try:
+            await self._puller.pull(wanted, platform, credentials, progress)
+        except Unreachable as error:
+            here = self._images.resolve(str(wanted)) if self._images.has(str(wanted)) else None
+            if here is None or not provides(here, platform):
+                raise
+            progress({"status": f"{error.message}: the image that is here is kept"})
+            progress({"status": f"Status: Image is up to date for {wanted.familiar}"})
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         async with spooled(request, self._images.blobs.scratch) as archive:

@@ -49,7 +49,8 @@ from shoal.engine.containers.stdio.client import Attachment as Attachment  # for
 from shoal.engine.containers.stdio.loggedclient import LoggedClient
 from shoal.engine.containers.table import Table
 from shoal.engine.containers.waits import Waits
-from shoal.engine.images.images import Images, ImageUser
+from shoal.engine.images.images import Images
+from shoal.engine.images.removal import ImageUser
 from shoal.engine.storage.rootfs import RootFSStore
 from shoal.engine.volumes.discovery import Discovery
 from shoal.engine.volumes.plugin import TIMEOUT_S

@@ -69,6 +69,12 @@ class Blobs:
         finally:
             scratch.unlink(missing_ok=True)
 
+    def adopt(self, path: Path, digest: str) -> None:
+        """Take in a file of the scratch folder whose digest is known to be right."""
+        with path.open("rb") as source:
+            os.fsync(source.fileno())
+        path.rename(self.path(digest))
+
     def remove(self, digest: str) -> int:
         """Delete the blob; the bytes that were freed."""
         with suppress(FileNotFoundError):

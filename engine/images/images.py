@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,24 +26,11 @@ from shoal.engine.images.changes import apply_changes
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, parse_config
 from shoal.engine.images.importer import Imported, Importer
 from shoal.engine.images.index import ImageRecord
+from shoal.engine.images.removal import ImageUser, Removal, refuse_used, refuse_used_name, short
 from shoal.engine.storage.driver import StorageDriver, chain_ids
 
 CONCURRENT_IMPORTS = 2
 DANGLING = "<none>:<none>"
-
-
-class ImageUser(msgspec.Struct, frozen=True):
-    """A container that was made from an image."""
-
-    container_id: str
-    running: bool
-
-
-class Removal(msgspec.Struct, frozen=True):
-    """One line of what a removal did."""
-
-    untagged: str = ""
-    deleted: str = ""
 
 
 Emit = Callable[[str, str, dict[str, str]], None]
@@ -110,8 +98,12 @@ class Images:
 
     def layer_bytes(self, image_id: str) -> list[int]:
         """The unpacked bytes of each layer, lowest first."""
+        return self.chain_bytes(chain_ids(self.layers_of(image_id)))
+
+    def chain_bytes(self, chain: Iterable[str]) -> list[int]:
+        """The unpacked bytes of each of these layers."""
         known = self._driver.layers()
-        return [known.get(chain_id, 0) for chain_id in chain_ids(self.layers_of(image_id))]
+        return [known.get(chain_id, 0) for chain_id in chain]
 
     def total_bytes(self) -> int:
         """The bytes of all unpacked layers."""
@@ -120,11 +112,48 @@ class Images:
     def record(self, image_id: str) -> ImageRecord:
         return self._records[image_id]
 
+    def layer_blob(self, chain_id: str, wanted: str) -> str:
+        """The stored blob of a layer that is unpacked: `wanted` where it is here, else another of it, else ""."""
+        if not self._driver.has_layer(chain_id):
+            return ""
+        if self.blobs.has(wanted):
+            return wanted
+        for image_id, record in self._records.items():
+            for chain, blob in zip(chain_ids(self._images[image_id].layers), record.layers, strict=False):
+                if chain == chain_id and self.blobs.has(blob):
+                    return blob
+        return ""
+
     # --- getting images in ---
+
+    @asynccontextmanager
+    async def importing(self) -> AsyncIterator[None]:
+        """Holds back the removal of content while an import may rely on it."""
+        self._importing += 1
+        try:
+            yield
+        finally:
+            self._importing -= 1
+
+    async def unpack(self, blob: Path, diff_id: str, chain_id: str, read: Callable[[int], None]) -> None:
+        """Unpack a layer whose blob is verified; `read` hears, in a thread, how many bytes of it were read.
+
+        Raises InvalidArgument where the plain bytes are not `diff_id`'s; nothing is left then. Cancelled,
+        it returns once nothing touches the blob any more.
+        """
+        async with self._imports:
+            await self._importer.unpack_blob(blob, diff_id, chain_id, read)
+
+    async def add(self, item: Imported) -> Image:
+        """Name an image whose content is on disk. Call it within `importing`."""
+        async with self._lock:
+            self._add(item)
+            await self._save()
+        return self._images[item.image.id]
 
     async def load(self, archive: Path) -> list[Imported]:
         """Take in every image of a `docker save` or OCI archive, and its names."""
-        async with self._imports, _Importing(self):
+        async with self._imports, self.importing():
             loaded = await asyncio.to_thread(self._importer.load, archive)
             async with self._lock:
                 for item in loaded:
@@ -147,7 +176,7 @@ class Images:
         """Make an image of one layer from the tar of a root file system."""
         name = self._new_name(repository, tag) if repository else None
         config = apply_changes(ImageConfig(), changes)
-        async with self._imports, _Importing(self):
+        async with self._imports, self.importing():
             made = await asyncio.to_thread(
                 self._importer.import_rootfs,
                 archive,
@@ -176,7 +205,7 @@ class Images:
             parent, config=apply_changes(config, changes), created=now, author=author, comment=comment,
             history=(*parent.history, entry))
         record = self._records[parent.id]
-        async with self._imports, _Importing(self):
+        async with self._imports, self.importing():
             made = await asyncio.to_thread(self._importer.commit, archive, parent, record.layers, record.size, draft)
             async with self._lock:
                 self._add(Imported(made.image, made.record, (name,) if name else ()))
@@ -206,15 +235,15 @@ class Images:
             last = len(names) <= 1
             if by_name is not None:
                 if last and not force:
-                    self._refuse_used_name(image.id, text)
+                    refuse_used_name(image.id, text, self.users(image.id))
                 doomed = [by_name]
             else:
                 if not last and not force:
                     raise Conflict(
-                        f"conflict: unable to delete {_short(image.id)} (must be forced) - "
+                        f"conflict: unable to delete {short(image.id)} (must be forced) - "
                         "image is referenced in multiple repositories"
                     )
-                self._refuse_used(image.id, force)
+                refuse_used(image.id, self.users(image.id), force=force)
                 doomed, last = names, True
             used = last and by_name is not None and any(user.running for user in self.users(image.id))
             removals = self._untag(image.id, doomed)
@@ -292,9 +321,9 @@ class Images:
         return name
 
     def _add(self, item: Imported) -> None:
-        known = self._records.get(item.image.id)
-        self._records[item.image.id] = msgspec.structs.replace(known or item.record, layers=item.record.layers)
+        self._records[item.image.id] = index_file.merged(self._records.get(item.image.id), item.record)
         self._images[item.image.id] = msgspec.structs.replace(item.image, size=item.record.size)
+        self._refresh(item.image.id)
         for name in item.tags:
             if name.tag:
                 self._name(str(name), item.image.id)
@@ -323,26 +352,6 @@ class Images:
         self._images[image_id] = parse_config(self.blobs.read(image_id), image_id)
         self._refresh(image_id)
 
-    def _refuse_used_name(self, image_id: str, text: str) -> None:
-        for user in self.users(image_id):
-            raise Conflict(
-                f'conflict: unable to remove repository reference "{text}" (must force) - container '
-                f"{user.container_id[:12]} is using its referenced image {_short(image_id)}"
-            )
-
-    def _refuse_used(self, image_id: str, force: bool) -> None:
-        for user in self.users(image_id):
-            if user.running:
-                raise Conflict(
-                    f"conflict: unable to delete {_short(image_id)} (cannot be forced) - "
-                    f"image is being used by running container {user.container_id[:12]}"
-                )
-            if not force:
-                raise Conflict(
-                    f"conflict: unable to delete {_short(image_id)} (must be forced) - "
-                    f"image is being used by stopped container {user.container_id[:12]}"
-                )
-
     def _untag(self, image_id: str, names: Iterable[str]) -> list[Removal]:
         removals = []
         for name in names:
@@ -361,8 +370,8 @@ class Images:
         kept_chains = {chain for other in self._images.values() for chain in chain_ids(other.layers)}
         kept_chains |= self._driver.layers_in_use()
         doomed = [chain for chain in chain_ids(image.layers) if chain not in kept_chains]
-        kept_blobs = {blob for other in self._records.values() for blob in other.layers}
-        await asyncio.to_thread(self._discard, doomed, [image_id, *(set(record.layers) - kept_blobs)])
+        kept_blobs = {blob for other in self._records.values() for blob in other.blobs}
+        await asyncio.to_thread(self._discard, doomed, [image_id, *(set(record.blobs) - kept_blobs)])
         return [Removal(deleted=image_id), *(Removal(deleted=chain) for chain in reversed(doomed))]
 
     def _discard(self, chains: Iterable[str], blobs: Iterable[str]) -> None:
@@ -373,7 +382,7 @@ class Images:
 
     def _sweep(self) -> None:
         """Remove the content that a crash left without a name in the index."""
-        kept = {blob for record in self._records.values() for blob in record.layers} | set(self._records)
+        kept = {blob for record in self._records.values() for blob in record.blobs} | set(self._records)
         chains = {chain for image in self._images.values() for chain in chain_ids(image.layers)}
         chains |= self._driver.layers_in_use()
         self._discard(
@@ -384,20 +393,3 @@ class Images:
     async def _save(self) -> None:
         snapshot = index_file.Index(tags=dict(self._tags), images=dict(self._records))
         await asyncio.to_thread(index_file.save, self._path, snapshot)
-
-
-class _Importing:
-    """Holds back the removal of content while an import may rely on it."""
-
-    def __init__(self, images: Images) -> None:
-        self._images = images
-
-    async def __aenter__(self) -> None:
-        self._images._importing += 1
-
-    async def __aexit__(self, *error: object) -> None:
-        self._images._importing -= 1
-
-
-def _short(image_id: str) -> str:
-    return image_id.removeprefix("sha256:")[:12]

@@ -6,8 +6,10 @@ plain, and stored in one reading, and nothing of it stays where a digest is wron
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -30,6 +32,24 @@ class Imported(msgspec.Struct, frozen=True):
     image: Image
     record: ImageRecord
     tags: tuple[Reference, ...] = ()
+
+
+class _Watched:
+    """A file being read in a thread: who waits for it hears how far it is, and can stop it."""
+
+    def __init__(self, path: Path, read: Callable[[int], None]) -> None:
+        self.file = path.open("rb")
+        self.stopped = False
+        self._done = 0
+        self._heard = read
+
+    def read(self, size: int = -1) -> bytes:
+        if self.stopped:
+            raise InvalidArgument("stopped")
+        data = self.file.read(size)
+        self._done += len(data)
+        self._heard(self._done)
+        return data
 
 
 class Importer:
@@ -98,6 +118,22 @@ class Importer:
         image = parse_config(raw, self._blobs.put(raw))
         record = ImageRecord(layers=(*blobs, blob.digest), size=size, added=time.time(), parent=parent.id)
         return Imported(image, record)
+
+    async def unpack_blob(self, blob: Path, diff_id: str, chain_id: str, read: Callable[[int], None]) -> None:
+        """As `Images.unpack` says."""
+        source = _Watched(blob, read)
+        work = asyncio.ensure_future(asyncio.to_thread(self._unpack_watched, source, diff_id, chain_id))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            source.stopped = True
+            await asyncio.wait([work])
+            work.exception()
+            raise
+
+    def _unpack_watched(self, source: _Watched, diff_id: str, chain_id: str) -> None:
+        with source.file:
+            self._unpack(diff_id, chain_id, decompressed(source)[0])
 
     def _plain(self, path: Path) -> tuple[Path, Path | None]:
         """`path` itself where it is not compressed, else a scratch copy, plain (to be removed)."""

@@ -22,6 +22,21 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     added: float = 0.0
     repo_digests: tuple[str, ...] = ()
     parent: str = ""  # the image that it was committed on
+    manifest: str = ""  # the blob of the manifest that it was pulled or pushed with, where it names `layers`
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """All that the image keeps, but for its configuration."""
+        return (*self.layers, self.manifest) if self.manifest else self.layers
+
+
+def merged(known: ImageRecord | None, new: ImageRecord) -> ImageRecord:
+    """The record of an image that came again: its blobs are the new ones, its digests the old and the new."""
+    if known is None:
+        return new
+    digests = tuple(dict.fromkeys((*known.repo_digests, *new.repo_digests)))
+    manifest = new.manifest or (known.manifest if known.layers == new.layers else "")
+    return msgspec.structs.replace(known, layers=new.layers, repo_digests=digests, manifest=manifest)
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,6 +89,11 @@ def parse(text: str) -> Reference:
     return Reference(domain, path, tag, digest)
 
 
+def names_repository(text: str) -> bool:
+    """Whether `text` names a repository alone, with neither tag nor digest."""
+    return "@" not in text and ":" not in text.rpartition("/")[2]
+
+
 def as_id_prefix(text: str) -> str | None:
     """The hexadecimal prefix of an image id that `text` may be ("sha256:" taken off), or None."""
     digits = text.removeprefix("sha256:")

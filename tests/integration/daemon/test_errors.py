@@ -108,7 +108,7 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("PUT", "/containers/run/json", None, 404),
     ("GET", "/v1.39/info", None, 400),
     ("GET", "/v9.0/info", None, 400),
-    ("POST", "/images/create?fromImage=nothing&tag=latest", None, 404),
+    ("POST", "/images/create?fromImage=127.0.0.1:1/nothing&tag=latest", None, 500),
 ]
 
 

@@ -12,7 +12,8 @@ import zstandard
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
 from shoal.engine.images.export import save
-from shoal.engine.images.images import Images, ImageUser, Removal
+from shoal.engine.images.images import Images
+from shoal.engine.images.removal import ImageUser, Removal
 from shoal.engine.storage.driver import chain_ids
 from shoal.engine.storage.overlay2 import Overlay2
 

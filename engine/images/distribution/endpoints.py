@@ -1,0 +1,96 @@
+"""Where a registry is: from the domain of a name to the addresses to try, in order. Pure.
+
+Source: Docker's registry configuration: Docker Hub's host, insecure-registries, registry-mirrors.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+import msgspec
+
+from shoal.api.errors import InvalidArgument
+from shoal.engine.images.reference import DEFAULT_DOMAIN
+
+DOCKER_HUB = "registry-1.docker.io"
+HUB_NAMES = frozenset({"", "docker.io", "index.docker.io", "registry-1.docker.io"})
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One address of a registry. `url` ends before /v2/."""
+
+    url: str
+    verify: bool = True  # its certificate
+    mirror: bool = False
+
+    @property
+    def host(self) -> str:
+        return self.url.partition("://")[2].partition("/")[0]
+
+
+class RegistryRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings say of registries."""
+
+    insecure: tuple[str, ...] = ()  # HOST[:PORT] or a network, 10.0.0.0/8
+    mirrors: tuple[str, ...] = ()  # URLs, of Docker Hub only
+
+
+def endpoints(domain: str, rules: RegistryRules, *, mirrors: bool = False) -> list[Endpoint]:
+    """The addresses of the registry that names of `domain` are at; `mirrors`: to read, where a copy will do."""
+    hub = domain in HUB_NAMES
+    found = [Endpoint(url.rstrip("/"), verify=not is_insecure(_host_of(url), rules), mirror=True)
+             for url in rules.mirrors if mirrors and hub]
+    host = DOCKER_HUB if hub else domain
+    if is_insecure(host, rules):
+        return [*found, Endpoint(f"https://{host}", verify=False), Endpoint(f"http://{host}", verify=False)]
+    return [*found, Endpoint(f"https://{host}")]
+
+
+def is_insecure(host: str, rules: RegistryRules) -> bool:
+    """Whether a registry may do without a certificate that is trusted: loopback, and what the settings name."""
+    if host in rules.insecure:
+        return True
+    bare = _without_port(host)
+    if bare == "localhost" or bare in rules.insecure:
+        return True
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    return address.is_loopback or any(address in network for network in _networks(rules.insecure))
+
+
+def check_rules(rules: RegistryRules) -> None:
+    """Raises InvalidArgument for an entry that means nothing."""
+    for entry in rules.insecure:
+        if "://" in entry or not entry or ("/" in entry and not _networks([entry])):
+            raise InvalidArgument(f"insecure registry {entry!r} is not valid: write HOST, HOST:PORT or a network")
+    for mirror in rules.mirrors:
+        if not mirror.startswith(("http://", "https://")) or not _host_of(mirror) or "?" in mirror or "@" in mirror:
+            raise InvalidArgument(f"invalid mirror {mirror!r}: write http(s)://HOST[:PORT]")
+
+
+def is_hub(domain: str) -> bool:
+    return domain == DEFAULT_DOMAIN
+
+
+def _networks(entries: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    found = []
+    for entry in entries:
+        if "/" in entry:
+            try:
+                found.append(ipaddress.ip_network(entry, strict=False))
+            except ValueError:
+                continue
+    return found
+
+
+def _host_of(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

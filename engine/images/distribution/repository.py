@@ -1,0 +1,162 @@
+"""One repository of a registry: manifests, tags and blobs, verified on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from shoal.api.errors import InvalidArgument, ShoalError
+from shoal.engine.images.blobs import BlobWriter
+from shoal.engine.images.distribution.manifests import (
+    ACCEPTED,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Manifest,
+    parse_manifest,
+)
+from shoal.engine.images.distribution.registry import CHUNK_BYTES, FAILURES, Refused, Registry
+from shoal.engine.images.distribution.retry import RetryPolicy, is_passing
+
+MAX_TAGS = 100_000
+MAX_CUTS = 100
+"""Of one blob, that are mended although each brought something."""
+
+_NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
+T = TypeVar("T")
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+class Repository:
+    """`path`: without the registry's domain."""
+
+    def __init__(self, registry: Registry, path: str, policy: RetryPolicy, *, push: bool = False) -> None:
+        self.registry = registry
+        self.path = path
+        self.scope = f"repository:{path}:pull" + (",push" if push else "")
+        self.policy = policy
+
+    async def manifest(self, reference: str, expected: str = "") -> Manifest:
+        """By tag or digest. Raises Refused; InvalidArgument for what is no manifest, or not the expected one."""
+        answer, raw = await retried(self.policy, lambda: self.registry.read(
+            "GET", f"{self.path}/manifests/{reference}", scope=self.scope, headers={"Accept": ", ".join(ACCEPTED)}))
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise InvalidArgument(f"invalid manifest: it is larger than {MAX_MANIFEST_BYTES} bytes")
+        return parse_manifest(raw, answer.headers.get("Content-Type", ""), expected)
+
+    async def tags(self) -> list[str]:
+        found: list[str] = []
+        path = f"{self.path}/tags/list"
+        while path:
+            answer, raw = await retried(self.policy, lambda path=path: self.registry.read(  # type: ignore[misc]
+                "GET", path, scope=self.scope))
+            try:
+                found += msgspec.json.decode(raw, type=_Tags).tags or []
+            except msgspec.MsgspecError as error:
+                raise InvalidArgument(f"invalid list of tags: {error}") from error
+            path = next_page(answer.headers.get("Link", "")) if len(found) < MAX_TAGS else ""
+        return found
+
+    async def small_blob(self, wanted: Descriptor, most_bytes: int) -> bytes:
+        """A blob for memory. Raises InvalidArgument where it is larger, or not what it should be."""
+        if wanted.size > most_bytes:
+            raise InvalidArgument(f"blob {wanted.digest} has {wanted.size} bytes, at most {most_bytes} are allowed")
+        _, raw = await retried(self.policy, lambda: self.registry.read(
+            "GET", f"{self.path}/blobs/{wanted.digest}", scope=self.scope))
+        import hashlib
+
+        if len(raw) != wanted.size or "sha256:" + hashlib.sha256(raw).hexdigest() != wanted.digest:
+            raise InvalidArgument(f"blob {wanted.digest}: the registry's bytes do not match it")
+        return raw
+
+    async def fetch(self, wanted: Descriptor, target: Path, count: Callable[[int], None]) -> None:
+        """The blob into the file; a cut is mended by asking for the rest. `count` hears the bytes so far.
+
+        Returns once length and digest are verified. Raises Refused, InvalidArgument, or one of FAILURES
+        when the policy gives up.
+        """
+        with target.open("wb") as file:
+            writer, failures, cuts = BlobWriter(file), 0, 0
+            while True:
+                before = writer.size
+                try:
+                    async for chunk in self._rest(wanted, before):
+                        if writer.size + len(chunk) > wanted.size:
+                            raise InvalidArgument(_wrong(wanted, "it is longer than its descriptor says"))
+                        await asyncio.to_thread(writer.write, chunk)
+                        count(writer.size)
+                    if writer.size == wanted.size:
+                        break
+                    error: Exception = InvalidArgument(_wrong(wanted, f"it ends after {writer.size} bytes"))
+                except (*FAILURES, Refused) as raised:
+                    if isinstance(raised, Refused) and not is_passing(raised.http_status):
+                        raise
+                    error = raised
+                cuts += 1
+                failures = 1 if writer.size > before and cuts < MAX_CUTS else failures + 1
+                await _wait(self.policy, failures, error)
+            if writer.digest != wanted.digest:
+                raise InvalidArgument(_wrong(wanted, f"its digest is {writer.digest}"))
+
+    async def _rest(self, wanted: Descriptor, start: int) -> AsyncIterator[bytes]:
+        """From byte `start` on. A registry that knows no ranges sends all: what is here already is passed over."""
+        if start == wanted.size:
+            return
+        headers = {"Range": f"bytes={start}-{wanted.size - 1}"} if start else {}
+        async with self.registry.request("GET", f"{self.path}/blobs/{wanted.digest}", scope=self.scope,
+                                         headers=headers, expect=(200, 206)) as answer:
+            skip = start if answer.status == 200 else 0
+            pending = bytearray()
+            try:
+                async for chunk in answer.content.iter_any():
+                    skipped = min(skip, len(chunk))
+                    skip -= skipped
+                    pending += chunk[skipped:]
+                    if len(pending) >= CHUNK_BYTES:
+                        yield bytes(pending)
+                        pending.clear()
+            except FAILURES:
+                yield bytes(pending)  # what came before the cut need not come again
+                raise
+            if pending:
+                yield bytes(pending)
+
+
+def next_page(link: str) -> str:
+    """Where a list goes on, by its Link header (RFC 8288); "" where it does not."""
+    found = _NEXT.search(link)
+    return found[1] if found else ""
+
+
+async def retried(policy: RetryPolicy, call: Callable[[], Awaitable[T]]) -> T:
+    """What the call gives, tried again where the network or the registry fails for the moment."""
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except (*FAILURES, Refused) as error:
+            if isinstance(error, Refused) and not is_passing(error.http_status):
+                raise
+            failures += 1
+            await _wait(policy, failures, error)
+
+
+async def _wait(policy: RetryPolicy, failures: int, error: Exception) -> None:
+    delay_s = policy.delay_s(failures, random.random())  # noqa: S311 (spreads waits, keeps no secret)
+    if delay_s is None:
+        if isinstance(error, ShoalError):
+            raise error
+        raise ShoalError(f"the registry does not answer: {error or type(error).__name__}") from error
+    await asyncio.sleep(delay_s)
+
+
+def _wrong(wanted: Descriptor, what: str) -> str:
+    return f"filesystem layer verification failed for digest {wanted.digest}: {what}"
