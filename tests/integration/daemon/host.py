@@ -35,11 +35,19 @@ def until(look: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) ->
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a command that was started on a machine: `nsenter` has it as its child."""
+    """End a command that was started on a machine: `nsenter` has it as its child, and ends with it.
+
+    (It has to: a child that it left unreaped would be this process's, where an engine has made it a subreaper,
+    and would keep its machine on.)
+    """
+    children = []
     with suppress(OSError):
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        with suppress(ProcessLookupError):
             os.kill(int(child), signal.SIGKILL)
-    process.kill()
+    if not children:
+        process.kill()
     process.wait(DEADLINE_S)
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 from shoal.lab.processes import entering
-from tests.integration.daemon.host import DEADLINE_S, Machine, until
+from tests.integration.daemon.host import Machine, end, until
 
 
 class PluginMachine(Machine):
@@ -45,10 +42,7 @@ class PluginMachine(Machine):
     def unplug(self, name: str) -> None:
         """SIGKILL to the plugin alone."""
         if (process := self.serving.pop(name, None)) is not None:
-            for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                with suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)  # `nsenter --pid` has it as a child
-            process.wait(DEADLINE_S)
+            end(process)
 
     def off(self) -> None:
         for name in list(self.serving):
