@@ -30,6 +30,7 @@ from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.oci.systemd import is_going_down
 from shoal.engine.images.distribution.puller import Puller
+from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.images import Images
 from shoal.engine.storage.choose import choose
 from shoal.engine.storage.rootfs import RootFSStore
@@ -59,8 +60,7 @@ class Daemon:
         self._lock_roots()
         driver = choose(self.data_root, self.settings.storage_driver)
         self.images = Images(self.data_root / "images", driver)
-        rules = self.settings.registries
-        self.puller = Puller(self.images, rules, downloads=self.settings.max_concurrent_downloads)
+        self.puller = Puller(self.images, self.settings.registries, downloads=self.settings.max_concurrent_downloads)
         rootfs = RootFSStore(driver, self.images.layers_of)
         self.networks = Networks(self.data_root, self.run_root)
         self._closing.push_async_callback(self.networks.stop)
@@ -70,6 +70,7 @@ class Daemon:
             self.engine, self.images, self.networks, Archives(self.engine, rootfs),
             data_root=self.data_root, driver=driver.name, hooks=self.hooks,
             puller=self.puller,
+            pusher=Pusher(self.images, self.settings.registries, uploads=self.settings.max_concurrent_uploads),
             info=[EngineInfo(self.engine, self.images, self.data_root, driver.name, self.settings.engine_labels)],
             extra_routes=[lambda app: add_routes(app, self.swarm)]))
         await self._start_swarm()

@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     insecure_registries: tuple[str, ...] = ()  # HOST[:PORT] or a network: without TLS, or with any certificate
     registry_mirrors: tuple[str, ...] = ()  # URLs, asked before Docker Hub
     max_concurrent_downloads: int = 3  # layers at a time, of all pulls
+    max_concurrent_uploads: int = 5  # and of all pushes
 
     @property
     def serves_tls(self) -> bool:
@@ -51,8 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         if not 0 < self.plugin_timeout_s <= 3600:
             raise InvalidArgument(f"a plugin's calls cannot have {self.plugin_timeout_s:g} s: give up to an hour")
 
-        if not 1 <= self.max_concurrent_downloads <= 100:
-            raise InvalidArgument(f"max-concurrent-downloads cannot be {self.max_concurrent_downloads}: give 1 to 100")
+        for way, most in (("downloads", self.max_concurrent_downloads), ("uploads", self.max_concurrent_uploads)):
+            if not 1 <= most <= 100:
+                raise InvalidArgument(f"max-concurrent-{way} cannot be {most}: give 1 to 100")
         check_rules(self.registries)
 
     @property
@@ -99,6 +101,7 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--registry-mirror", dest="registry_mirrors", action="append",
         help="URL of a mirror that is asked before Docker Hub (repeatable)")
     add("--max-concurrent-downloads", type=int, help="layers at a time, of all pulls (default 3)")
+    add("--max-concurrent-uploads", type=int, help="and of all pushes (default 5)")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     config = given.pop("config", None)
     base = read_config(config or CONFIG_FILE, must_exist=config is not None)

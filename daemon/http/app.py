@@ -30,6 +30,7 @@ from shoal.daemon.http.wire import MAX_BODY_BYTES
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images.distribution.puller import Puller
+from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.images import Images
 from shoal.overlay.networks import Networks
 
@@ -52,6 +53,7 @@ def build_app(
     hooks: Hooks | None = None,
     info: Sequence[InfoProvider] = (),
     puller: Puller | None = None,
+    pusher: Pusher | None = None,
     extra_routes: Sequence[RouteAdder] = (),
 ) -> web.Application:
     """The application; serve it with `serve`.
@@ -73,7 +75,7 @@ def build_app(
     ArchiveRoutes(archives).add_to(app)
     CommitRoutes(engine, images, archives).add_to(app)
     ExecRoutes(engine).add_to(app)
-    ImageRoutes(images, puller or Puller(images)).add_to(app)
+    ImageRoutes(images, puller or Puller(images), pusher or Pusher(images)).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)
     NetworkRoutes(networks, engine, hooks).add_to(app)
     EventRoutes(engine.events).add_to(app)

@@ -21,6 +21,7 @@ from shoal.engine.images.config import Image, config_json
 from shoal.engine.images.distribution.challenges import Credentials, parse_credentials
 from shoal.engine.images.distribution.progress import Sink
 from shoal.engine.images.distribution.puller import Puller
+from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.distribution.registry import Unreachable
 from shoal.engine.images.images import Images
 from shoal.engine.images.removal import Removal
@@ -30,9 +31,10 @@ PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 
 
 class ImageRoutes:
-    def __init__(self, images: Images, puller: Puller) -> None:
+    def __init__(self, images: Images, puller: Puller, pusher: Pusher) -> None:
         self._images = images
         self._puller = puller
+        self._pusher = pusher
 
     def add_to(self, app: web.Application) -> None:
         router = app.router
@@ -211,9 +213,16 @@ class ImageRoutes:
             {"ImagesDeleted": [_removal(removal) for removal in removals], "SpaceReclaimed": freed}
         )
 
-    async def push(self, request: web.Request) -> web.Response:
-        self._images.resolve(request.match_info["name"])
-        raise NotFound("this host cannot push to a registry; write the image to a file with docker save")
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        """One tag, or where none is named every tag of the repository."""
+        name, tag = request.match_info["name"], request.query.get("tag", "")
+        wanted = reference.parse(f"{name}:{tag}" if tag else name)
+        if wanted.digest:
+            raise InvalidArgument("cannot push a digest reference")
+        credentials = parse_credentials(request.headers.get("X-Registry-Auth", ""))
+        everything = not tag and reference.names_repository(name)
+        return await told(request, lambda progress: self._pusher.push(wanted, credentials, progress,
+                                                                      all_tags=everything))
 
     async def search(self, request: web.Request) -> web.Response:
         raise NotFound("this host cannot search a registry")

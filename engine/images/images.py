@@ -124,6 +124,15 @@ class Images:
                     return blob
         return ""
 
+    def names_in(self, repository: str) -> list[reference.Reference]:
+        """The tags of a repository, sorted."""
+        return [name for name in map(reference.parse, sorted(self._tags)) if name.name == repository]
+
+    def repositories_of(self, blob: str) -> list[reference.Reference]:
+        """Where images that have the blob came from, or were pushed to."""
+        return [reference.parse(name) for record in self._records.values() if blob in record.layers
+                for name in record.repo_digests]
+
     # --- getting images in ---
 
     @asynccontextmanager

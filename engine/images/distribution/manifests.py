@@ -20,6 +20,8 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST)
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -135,11 +137,12 @@ def _variants(wanted: Platform) -> list[str]:
 
 
 def build_manifest(config: Descriptor, layers: list[Descriptor]) -> Manifest:
-    """A manifest of Docker's schema 2, the same bytes for the same parts."""
+    """A manifest of Docker's schema 2, or OCI's where the configuration is; the same bytes for the same parts."""
     def shown(one: Descriptor) -> dict[str, Any]:
         return {"mediaType": one.media_type, "size": one.size, "digest": one.digest}
 
+    kind = OCI_MANIFEST if config.media_type == OCI_CONFIG else DOCKER_MANIFEST
     raw = msgspec.json.format(msgspec.json.encode({
-        "schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": shown(config),
+        "schemaVersion": 2, "mediaType": kind, "config": shown(config),
         "layers": [shown(layer) for layer in layers]}), indent=3)
-    return Manifest(raw, DOCKER_MANIFEST, config, tuple(layers))
+    return Manifest(raw, kind, config, tuple(layers))

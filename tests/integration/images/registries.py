@@ -117,11 +117,14 @@ class Proxy:
         self._host, _, port = target.partition(":")
         self._port = int(port)
         self.cuts: list[int] = []
+        self.cuts_sent: list[int] = []  # the same, of bytes on the way there
+        self.sent = 0
         self.spoil = b""  # in answers, replaced by its reverse
         self.passed = 0
         self.hold: asyncio.Event | None = None  # answers stop while it is not set, once `hold_after` bytes passed
         self.hold_after = 0
         self.address = ""
+        self._open: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Proxy]:
@@ -131,8 +134,15 @@ class Proxy:
             yield self
         finally:
             server.close()
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
         try:
             there_reader, there = await asyncio.open_connection(self._host, self._port)
             try:
@@ -148,7 +158,11 @@ class Proxy:
             writer.close()
 
     async def _ask(self, reader: asyncio.StreamReader, there: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
+        while data := await reader.read(1 << 14):
+            self.sent += len(data)
+            if self.cuts_sent and self.sent >= self.cuts_sent[0]:
+                self.cuts_sent.pop(0)
+                raise ConnectionResetError("cut")
             there.write(data)
             await there.drain()
         there.write_eof()

@@ -1,0 +1,154 @@
+"""A blob into a repository: looked for, mounted from another one, or sent in chunks that go on after a cut.
+
+Source: the OCI distribution specification, push.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import IO
+
+from yarl import URL
+
+from shoal.api.errors import ShoalError
+from shoal.engine.images.distribution.registry import CHUNK_BYTES, FAILURES, Refused, Registry
+from shoal.engine.images.distribution.repository import MAX_CUTS, Repository, retried
+from shoal.engine.images.distribution.retry import is_passing
+
+SENT_BYTES = 32 << 20
+"""Of one request: what a cut can cost."""
+
+Count = Callable[[int], None]
+
+
+async def is_there(repository: Repository, digest: str) -> bool:
+    async def look() -> bool:
+        async with repository.registry.request("HEAD", f"{repository.path}/blobs/{digest}", scope=repository.scope,
+                                               expect=(200, 404)) as answer:
+            return answer.status == 200
+
+    return await retried(repository.policy, look)
+
+
+async def mounted(repository: Repository, digest: str, sources: Iterable[str]) -> str:
+    """Which of the other repositories of that registry the blob was mounted from; "" for none."""
+    for source in sources:
+        path = f"{repository.path}/blobs/uploads/?mount={digest}&from={source}"
+        try:
+            answer, _ = await repository.registry.read(
+                "POST", path, scope=f"{repository.scope} repository:{source}:pull", expect=(201, 202))
+        except Refused:
+            continue  # it is not for us to read there
+        if answer.status == 201:
+            return source
+    return ""
+
+
+async def upload(repository: Repository, digest: str, path: Path, count: Count, *,
+                 sent_bytes: int = SENT_BYTES) -> None:
+    """Send the blob. Raises Refused, or ShoalError when the policy gives up."""
+    run = _Upload(repository.registry, repository, digest, path, count, sent_bytes)
+    failures = cuts = 0
+    while True:
+        before = run.done
+        try:
+            await run.go_on()
+            return
+        except (*FAILURES, Refused) as error:
+            if isinstance(error, Refused) and not is_passing(error.http_status) and error.http_status not in (404, 416):
+                raise
+            cuts += 1
+            failures = 1 if run.done > before and cuts < MAX_CUTS else failures + 1
+            delay_s = repository.policy.delay_s(failures, random.random())  # noqa: S311 (spreads waits)
+            if delay_s is None:
+                reason = error or type(error).__name__
+                raise ShoalError(f"the registry does not take blob {digest}: {reason}") from error
+            await asyncio.sleep(delay_s)
+
+
+class _Upload:
+    """`done`: bytes that the registry has said it has."""
+
+    def __init__(self, registry: Registry, repository: Repository, digest: str, path: Path, count: Count,
+                 sent_bytes: int) -> None:
+        self._registry, self._repository = registry, repository
+        self._digest, self._path, self._count = digest, path, count
+        self._size = path.stat().st_size
+        self._sent_bytes = sent_bytes
+        self._location: URL | None = None
+        self.done = 0
+
+    async def go_on(self) -> None:
+        if self._location is None:
+            await self._begin()
+        else:
+            await self._ask()
+        while self._size - self.done > self._sent_bytes:
+            await self._chunk(self.done + self._sent_bytes)
+        await self._finish()
+
+    async def _begin(self) -> None:
+        self.done = 0
+        path = f"{self._repository.path}/blobs/uploads/"
+        async with self._registry.request("POST", path, scope=self._repository.scope, expect=(202,)) as answer:
+            self._follow(answer.url, answer.headers.get("Location", ""))
+
+    async def _ask(self) -> None:
+        """How far the upload is; one that the registry forgot, or finished, begins anew."""
+        location, self._location = self._location, None
+        async with self._registry.request("GET", str(location), scope=self._repository.scope, base=location,
+                                          expect=(204, 404)) as answer:
+            if answer.status == 204:
+                self.done = received(answer.headers.get("Range", ""))
+                self._follow(answer.url, answer.headers.get("Location", "") or str(location))
+        if self._location is None:
+            await self._begin()
+
+    async def _chunk(self, end: int) -> None:
+        headers = {"Content-Range": f"{self.done}-{end - 1}", "Content-Length": str(end - self.done),
+                   "Content-Type": "application/octet-stream"}
+        async with self._registry.request("PATCH", str(self._location), scope=self._repository.scope, headers=headers,
+                                          base=self._location, data=lambda: self._bytes(self.done, end),
+                                          expect=(202, 204)) as answer:
+            self._follow(answer.url, answer.headers.get("Location", ""))
+            self.done = end
+
+    async def _finish(self) -> None:
+        assert self._location is not None
+        headers = {"Content-Length": str(self._size - self.done), "Content-Type": "application/octet-stream"}
+        if self.done:
+            headers["Content-Range"] = f"{self.done}-{self._size - 1}"
+        where = self._location.extend_query(digest=self._digest)
+        async with self._registry.request("PUT", str(where), scope=self._repository.scope, headers=headers, base=where,
+                                          data=lambda: self._bytes(self.done, self._size), expect=(201, 204)):
+            self.done = self._size
+
+    def _follow(self, base: URL, location: str) -> None:
+        if not location:
+            raise Refused(0, "", f"{base} names no place to upload to")
+        self._location = base.join(URL(location, encoded=True))
+
+    async def _bytes(self, start: int, end: int) -> AsyncIterator[bytes]:
+        with self._path.open("rb") as source:
+            source.seek(start)
+            while start < end:
+                data = await asyncio.to_thread(_read, source, min(CHUNK_BYTES, end - start))
+                yield data
+                start += len(data)
+                self._count(start)
+
+
+def _read(source: IO[bytes], size: int) -> bytes:
+    data = source.read(size)
+    if not data:
+        raise ShoalError("a blob was shortened while it was sent")
+    return data
+
+
+def received(header: str) -> int:
+    """Bytes that a Range header ("0-99") says are there. Pure."""
+    _, _, last = header.removeprefix("bytes=").partition("-")
+    return int(last) + 1 if last.isascii() and last.isdigit() and last != "0" else 0
