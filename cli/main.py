@@ -20,6 +20,7 @@ COMMANDS = {
     "network": ("network", "network"),
     "node": ("node", "node"),
     "ps": ("container", "ps"),
+    "registry": ("registry", "registry"),
     "rm": ("container", "rm"),
     "run": ("container", "run"),
     "service": ("service", "service"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("api", "cli", "daemon", "engine", "lab", "manager", "overlay", "worker")
+PACKAGES = ("api", "cli", "daemon", "engine", "lab", "manager", "overlay", "registry", "worker")
 MARK = re.compile(r"\bPure(?!,? but)\b")  # "Pure but for …" names an exception, and is none of these
 CONTRACT = "what is marked pure does no I/O, reads no clock and draws no lots"
 
