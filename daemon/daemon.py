@@ -70,6 +70,7 @@ class Daemon:
             self.engine, self.images, self.networks, Archives(self.engine, rootfs),
             data_root=self.data_root, driver=driver.name, hooks=self.hooks,
             puller=self.puller,
+            registries=self.settings.registries,
             pusher=Pusher(self.images, self.settings.registries, uploads=self.settings.max_concurrent_uploads),
             info=[EngineInfo(self.engine, self.images, self.data_root, driver.name, self.settings.engine_labels)],
             extra_routes=[lambda app: add_routes(app, self.swarm)]))

@@ -22,6 +22,7 @@ from shoal.daemon.http.hooks import HOOKS, Hooks
 from shoal.daemon.http.images import ImageRoutes
 from shoal.daemon.http.networks import NetworkRoutes
 from shoal.daemon.http.plugins import PluginRoutes
+from shoal.daemon.http.registries import RegistryRoutes
 from shoal.daemon.http.serving import Serving
 from shoal.daemon.http.system import InfoProvider, SystemRoutes
 from shoal.daemon.http.usage import UsageRoutes
@@ -29,6 +30,7 @@ from shoal.daemon.http.volumes import VolumeRoutes
 from shoal.daemon.http.wire import MAX_BODY_BYTES
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
+from shoal.engine.images.distribution.endpoints import RegistryRules
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.images import Images
@@ -54,6 +56,7 @@ def build_app(
     info: Sequence[InfoProvider] = (),
     puller: Puller | None = None,
     pusher: Pusher | None = None,
+    registries: RegistryRules = RegistryRules(),  # noqa: B008 (frozen)
     extra_routes: Sequence[RouteAdder] = (),
 ) -> web.Application:
     """The application; serve it with `serve`.
@@ -76,6 +79,7 @@ def build_app(
     CommitRoutes(engine, images, archives).add_to(app)
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images, puller or Puller(images), pusher or Pusher(images)).add_to(app)
+    RegistryRoutes(registries).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)
     NetworkRoutes(networks, engine, hooks).add_to(app)
     EventRoutes(engine.events).add_to(app)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from shoal.api.errors import InvalidArgument, NotFound
+from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.progress import told
 from shoal.daemon.http.spool import spooled
 from shoal.daemon.http.times import NEVER, SECOND_NS, moment_ns, rfc3339, stamp_ns
@@ -43,7 +43,6 @@ class ImageRoutes:
         router.add_post("/images/load", self.load)
         router.add_post("/images/prune", self.prune)
         router.add_get("/images/get", self.save)
-        router.add_get("/images/search", self.search)
         router.add_get("/images/{name:.+}/json", self.inspect)
         router.add_get("/images/{name:.+}/history", self.history)
         router.add_get("/images/{name:.+}/get", self.save)
@@ -223,9 +222,6 @@ class ImageRoutes:
         everything = not tag and reference.names_repository(name)
         return await told(request, lambda progress: self._pusher.push(wanted, credentials, progress,
                                                                       all_tags=everything))
-
-    async def search(self, request: web.Request) -> web.Response:
-        raise NotFound("this host cannot search a registry")
 
 
 def provides(image: Image, platform: str) -> bool:

@@ -1,4 +1,4 @@
-"""/_ping, /version, /info, /auth, and the answers of what this engine does not do."""
+"""/_ping, /version, /info, and the answers of what this engine does not do."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from msgspec import field
 
 from shoal.api.errors import NotImplementedHere
 from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.info import host_figures
-from shoal.daemon.http.registrylogin import log_in
 from shoal.daemon.http.versions import API_VERSION, MIN_API_VERSION, version_of
-from shoal.daemon.http.wire import Wire, body, reply
+from shoal.daemon.http.wire import reply
 from shoal.engine.images.archive import ARCHITECTURES
 
 InfoProvider = Callable[[], dict[str, Any]]
@@ -28,14 +26,7 @@ UNSUPPORTED = (
     ("POST", "/build"),
     ("POST", "/session"),
     ("POST", "/commit"),
-    ("GET", "/distribution/{name:.+}/json"),
 )
-
-
-class Auth(Wire, frozen=True):
-    username: str = field(name="username", default="")
-    password: str = field(name="password", default="")
-    serveraddress: str = field(name="serveraddress", default="")
 
 
 class SystemRoutes:
@@ -50,7 +41,6 @@ class SystemRoutes:
         router.add_get("/_ping", self.ping)  # and HEAD
         router.add_get("/version", self.version, allow_head=False)
         router.add_get("/info", self.info, allow_head=False)
-        router.add_post("/auth", self.auth)
         for method, path in UNSUPPORTED:
             router.add_route(method, path, self.unsupported)
 
@@ -78,11 +68,6 @@ class SystemRoutes:
         if version_of(request) < (1, 48):
             figures.pop("FirewallBackend", None)
         return reply(figures)
-
-    async def auth(self, request: web.Request) -> web.Response:
-        wanted = await body(request, Auth)
-        token = await log_in(wanted.serveraddress, wanted.username, wanted.password)
-        return reply({"Status": "Login Succeeded", "IdentityToken": token})
 
     async def unsupported(self, request: web.Request) -> web.Response:
         raise NotImplementedHere(f"{request.method} {request.path}: this engine does not do that")

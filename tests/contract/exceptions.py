@@ -21,7 +21,7 @@ _IN_TURN = "in test_a_swarm_is_left_and_made_again"
 
 NEVER_GOOD = {
     "POST /build": "not built yet",
-    "POST /auth": _NO_REGISTRY + "; tests/unit/daemon_http/test_registrylogin.py has some",
+    "POST /auth": _NO_REGISTRY + "; tests/unit/images/test_login.py has some",
     "POST /images/{name}/push": _NO_REGISTRY,
     "GET /images/search": _NO_REGISTRY,
     "GET /distribution/{name}/json": _NO_REGISTRY,
@@ -43,7 +43,6 @@ NEVER_GOOD = {
 
 NOT_BUILT = {
     "POST /build": "building images",
-    "GET /distribution/{name}/json": "registries",
     "POST /secrets/create": "secrets",
     "POST /configs/create": "configs",
     "POST /swarm/init": "a new cluster of an old one's state",
@@ -59,6 +58,8 @@ NOT_BUILT = {
 _SEQUENCE = "dockerd answers `update out of sequence` so; its clients look for the words"
 
 STATUSES: dict[tuple[str, int], str] = {
+    **{(label, 500): "dockerd answers so where a registry cannot be reached" for label in (
+        "POST /images/create", "GET /images/search", "GET /distribution/{name}/json")},
     ("POST /swarm/update", 500): _SEQUENCE,
     ("POST /nodes/{id}/update", 500): _SEQUENCE,
     ("POST /services/{id}/update", 500): _SEQUENCE,

@@ -90,7 +90,7 @@ def parse_challenges(headers: list[str]) -> list[Challenge]:
         starts = [one for one in _SCHEME.finditer(header)
                   if not any(first < one.start() < last for first, last in quoted)]
         ends = [one.start() for one in starts[1:]] + [len(header)]
-        for start, end in zip(starts, ends, strict=True):
+        for start, end in zip(starts, ends, strict=False):
             values = {name.lower(): re.sub(r"\\(.)", r"\1", text) or word
                       for name, text, word in _PARAMETER.findall(header[start.end():end])}
             found.append(Challenge(start[1].lower(), values.get("realm", ""), values.get("service", ""),

@@ -62,7 +62,7 @@ class Puller:
             try:
                 tags = await repository.tags()
             except Refused as error:
-                raise _translated(error, wanted) from error
+                raise translated(error, wanted) from error
             for tag in tags:
                 one = Reference(wanted.domain, wanted.path, tag)
                 await self._one(repository, one, platform, progress)
@@ -78,7 +78,7 @@ class Puller:
             assert manifest.config is not None
             raw = await repository.small_blob(manifest.config, MAX_CONFIG_BYTES)
         except Refused as error:
-            raise _translated(error, wanted) from error
+            raise translated(error, wanted) from error
         image = parse_config(raw, manifest.config.digest)
         if len(image.layers) != len(manifest.layers):
             raise InvalidArgument(f"invalid image {wanted.familiar}: {len(manifest.layers)} layers, and "
@@ -161,7 +161,7 @@ def _from_thread(call: Callable[[int], None]) -> Callable[[int], None]:
     return heard
 
 
-def _translated(error: Refused, wanted: Reference) -> ShoalError:
+def translated(error: Refused, wanted: Reference) -> ShoalError:
     """The registry's refusal in Docker's words. Source: moby, distribution/errors.go."""
     if error.code == "MANIFEST_UNKNOWN" or (error.http_status == 404 and not error.code):
         return NotFound(f"manifest for {wanted.familiar} not found: {error.message}")

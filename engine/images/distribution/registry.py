@@ -126,9 +126,9 @@ class Registry:
                 return
 
     async def read(self, method: str, path: str, *, scope: str, headers: Mapping[str, str] | None = None,
-                   expect: tuple[int, ...] = (200,)) -> tuple[aiohttp.ClientResponse, bytes]:
+                   expect: tuple[int, ...] = (200,), base: URL | None = None) -> tuple[aiohttp.ClientResponse, bytes]:
         """A small answer, whole."""
-        async with self.request(method, path, scope=scope, headers=headers, expect=expect) as answer:
+        async with self.request(method, path, scope=scope, headers=headers, expect=expect, base=base) as answer:
             return answer, await _small(answer)
 
     # --- authentication ---

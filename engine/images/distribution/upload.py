@@ -60,6 +60,8 @@ async def upload(repository: Repository, digest: str, path: Path, count: Count, 
         except (*FAILURES, Refused) as error:
             if isinstance(error, Refused) and not is_passing(error.http_status) and error.http_status not in (404, 416):
                 raise
+            if isinstance(error, Refused):
+                run.forget()  # it may be the upload that is refused
             cuts += 1
             failures = 1 if run.done > before and cuts < MAX_CUTS else failures + 1
             delay_s = repository.policy.delay_s(failures, random.random())  # noqa: S311 (spreads waits)
@@ -89,6 +91,9 @@ class _Upload:
         while self._size - self.done > self._sent_bytes:
             await self._chunk(self.done + self._sent_bytes)
         await self._finish()
+
+    def forget(self) -> None:
+        self._location = None
 
     async def _begin(self) -> None:
         self.done = 0

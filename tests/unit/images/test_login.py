@@ -11,10 +11,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from shoal.api.errors import InvalidArgument, Unauthorized
-from shoal.daemon.http.registrylogin import log_in
+from shoal.engine.images.distribution.challenges import Credentials
+from shoal.engine.images.distribution.login import log_in as log_in_with
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 GOOD = "Basic " + base64.b64encode(b"me:secret").decode()
+
+
+async def log_in(server: str, username: str, password: str) -> str:
+    return await log_in_with(server, Credentials(username, password))
 
 
 @asynccontextmanager
@@ -83,7 +88,7 @@ async def test_a_registry_for_everybody_takes_anybody() -> None:
 
 async def test_what_is_no_registry_says_so() -> None:
     async with registry(v2=broken) as address:
-        with pytest.raises(Unauthorized, match="failed with status: 503"):
+        with pytest.raises(Unauthorized, match="failed: received unexpected HTTP status: 503"):
             await log_in(address, "me", "secret")
     with pytest.raises(Unauthorized, match=r"login attempt to .* failed"):
         await log_in(address, "me", "secret")  # nobody listens there any more

@@ -1,0 +1,135 @@
+"""The docker command, pulling and pushing: Debian's docker-registry on the machine's own loopback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shoal.lab.processes import entering
+from tests.integration.daemon.host import Machine, end, until
+from tests.integration.images.registries import Made, digest, layer
+
+pytestmark = [pytest.mark.root, pytest.mark.clients]
+
+ADDRESS = "127.0.0.1:5005"
+HALVES = "127.0.0.1:5006"
+HALF_A_REGISTRY = """
+import http.server, pathlib, sys, time
+
+root = pathlib.Path(sys.argv[1])
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        name = self.path.rpartition("/")[2]
+        content = (root / name).read_bytes() if name else b"{}"
+        half = (root / "half").exists() and len(content) > 100_000
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2 if half else None])
+        while half:
+            time.sleep(1)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 5006), Handler)
+server.daemon_threads = True
+server.serve_forever()
+"""
+
+
+def started(host: Machine, *command: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*entering(host.init_pid), *command], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+
+
+def answers(host: Machine, address: str) -> bool:
+    look = f"import urllib.request; urllib.request.urlopen('http://{address}/v2/')"
+    return host.inside(sys.executable, "-c", look).returncode == 0
+
+
+@pytest.fixture
+def registry(host: Machine) -> Iterator[Machine]:
+    config = host.root / "registry.yml"
+    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {host.root}/store}}}}\n"
+                      f"http: {{addr: '{ADDRESS}'}}\n")
+    server = started(host, "docker-registry", "serve", str(config))
+    until(lambda: answers(host, ADDRESS), "the registry answers")
+    try:
+        yield host
+    finally:
+        end(server)
+
+
+def test_an_image_goes_there_and_comes_back(registry: Machine) -> None:
+    docker, name = registry.docker, f"{ADDRESS}/tools/box:v1"
+    docker("tag", "busybox", name)
+    said = docker("push", name)
+    assert f"The push refers to repository [{ADDRESS}/tools/box]" in said
+    pushed = registry.inspect(name)["RepoDigests"][0]
+    assert f"v1: digest: {pushed.partition('@')[2]} size: " in said
+    assert "Layer already exists" in docker("push", name)
+    docker("rmi", name)
+    said = docker("pull", name)
+    assert f"Status: Downloaded newer image for {name}" in said
+    docker("rmi", name)
+    assert docker("run", "--rm", name, "echo", "from afar") == "from afar"  # the command pulls what is missing
+    assert docker("pull", "--quiet", f"{ADDRESS}/tools/box@{pushed.partition('@')[2]}").endswith(pushed)
+    status, answer = registry.call("GET", f"/distribution/{name}/json")
+    assert (status, answer["Descriptor"]["digest"]) == (200, pushed.partition("@")[2])
+    docker("rmi", name)
+
+
+def test_refusals_are_in_dockers_words(registry: Machine) -> None:
+    said = registry.docker("pull", f"{ADDRESS}/none:v1", code=1)
+    assert f"manifest for {ADDRESS}/none:v1 not found: manifest unknown: manifest unknown" in said
+    said = registry.docker("push", f"{ADDRESS}/none:v1", code=1)
+    assert f"An image does not exist locally with the tag: {ADDRESS}/none" in said
+
+
+def test_a_daemon_killed_in_mid_pull_leaves_nothing_and_pulls_again(host: Machine) -> None:
+    store = host.root / "halves"
+    store.mkdir()
+    made = Made(HALVES, "big", [layer("big", 3_000_000)])
+    for content in (made.config, *made.blobs):
+        (store / digest(content)).write_bytes(content)
+    (store / "v1").write_bytes(made.manifest)
+    (store / "half").touch()
+    server = started(host, sys.executable, "-c", HALF_A_REGISTRY, str(store))
+    try:
+        until(lambda: answers(host, HALVES), "the registry answers")
+        pulling = host.docker_start("pull", f"{HALVES}/big:v1")
+        scratch = host.root / "data/images/blobs/tmp"
+        until(lambda: [path for path in scratch.iterdir() if path.stat().st_size], "half a layer is here")
+        host.kill()
+        pulling.communicate(timeout=30)
+        host.start()
+        assert list(scratch.iterdir()) == []
+        assert host.docker_run("image", "inspect", made.id).returncode != 0
+        (store / "half").unlink()
+        assert "Downloaded newer image" in host.docker("pull", f"{HALVES}/big:v1")
+        host.docker("rmi", f"{HALVES}/big:v1")
+    finally:
+        end(server)
+
+
+def test_a_pull_ends_with_its_client(host: Machine, tmp_path: Path) -> None:
+    store = tmp_path
+    made = Made(HALVES, "left", [layer("left", 1_000_000)])
+    for content in (made.config, *made.blobs):
+        (store / digest(content)).write_bytes(content)
+    (store / "v1").write_bytes(made.manifest)
+    (store / "half").touch()
+    server = started(host, sys.executable, "-c", HALF_A_REGISTRY, str(store))
+    try:
+        until(lambda: answers(host, HALVES), "the registry answers")
+        pulling = host.docker_start("pull", f"{HALVES}/left:v1")
+        scratch = host.root / "data/images/blobs/tmp"
+        until(lambda: list(scratch.iterdir()), "a layer comes")
+        pulling.kill()
+        pulling.communicate(timeout=30)
+        until(lambda: not list(scratch.iterdir()), "the pull is given up")
+    finally:
+        end(server)
