@@ -1,0 +1,265 @@
+"""Users, tokens, TLS, bounds and caches."""
+
+import base64
+import contextlib
+import datetime
+import http.client
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import bcrypt
+import jwt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from shoal.registry.errors import TooLarge, TooMany
+from shoal.registry.names import Repository
+from shoal.registry.store import Store
+from shoal.registry.uploads import Uploads
+from tests.integration.registry.conftest import DEADLINE_S
+from tests.integration.registry.pushing import digest, push_blob, push_image
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.fixture
+def users(tmp_path):
+    path = tmp_path / "htpasswd"
+    path.write_text(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    return path
+
+
+def test_htpasswd(serve, tmp_path, users):
+    server = serve(tmp_path / "store", "--htpasswd", str(users))
+    for header in (None, "Basic x", basic("ann", "wrong"), basic("bob", "secret"), "Bearer x"):
+        for path in ("/v2/", "/v2/a/tags/list", "/v2/_catalog", "/metrics"):
+            answer = server.call("GET", path, **({"Authorization": header} if header else {}))
+            assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
+            assert answer.headers["WWW-Authenticate"] == 'Basic realm="Registry Realm"'
+    assert server.call("GET", "/v2/", Authorization=basic("ann", "secret")).status == 200
+    users.write_text(f"bob:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n# and nobody else\n")
+    assert server.call("GET", "/v2/", Authorization=basic("ann", "secret")).status == 401
+    assert server.call("GET", "/v2/", Authorization=basic("bob", "secret")).status == 200
+
+
+def test_skopeo_with_a_password(serve, tmp_path, users):
+    server = serve(tmp_path / "store", "--htpasswd", str(users))
+    layout = tmp_path / "dir"
+    plain = serve(tmp_path / "plain")
+    found = push_image(plain, "a", "x")
+    subprocess.run(["skopeo", "--insecure-policy", "copy", "--preserve-digests", "--src-tls-verify=false",
+                    "--dest-tls-verify=false", "--dest-creds", "ann:secret", f"docker://{plain.address}/a:x",
+                    f"docker://{server.address}/b:y"], check=True, timeout=120, cwd=tmp_path)
+    answer = server.call("HEAD", "/v2/b/manifests/y", Authorization=basic("ann", "secret"))
+    assert answer.headers["Docker-Content-Digest"] == found
+    assert not layout.exists()
+
+
+KEYS = {"RS256": rsa.generate_private_key(65537, 2048), "ES256": ec.generate_private_key(ec.SECP256R1())}
+
+
+@pytest.fixture
+def guarded(serve, tmp_path):
+    options = []
+    for name, key in KEYS.items():
+        pem = key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / name).write_bytes(pem)
+        options += ["--token-key", str(tmp_path / name)]
+    return serve(tmp_path / "store", "--delete", "--token-realm", "https://auth.example/token", "--token-service", "reg",
+                 "--token-issuer", "auth", *options)
+
+
+def token(name="a", actions=("pull",), key="ES256", **changes):
+    access = [{"type": "repository", "name": name, "actions": list(actions)}]
+    claims = {"iss": "auth", "aud": "reg", "exp": time.time() + 600, "access": access, **changes}
+    return "Bearer " + jwt.encode(claims, KEYS[key], algorithm=key)
+
+
+@pytest.mark.parametrize("key", list(KEYS))
+def test_tokens(guarded, key):
+    def status(method, path, bearer):
+        return guarded.call(method, path, **({"Authorization": bearer} if bearer else {})).status
+
+    challenge = guarded.call("GET", "/v2/a/tags/list").headers["WWW-Authenticate"]
+    assert challenge == 'Bearer realm="https://auth.example/token",service="reg",scope="repository:a:pull"'
+    pull, push = token(key=key), token(actions=["pull", "push"], key=key)
+    assert status("GET", "/v2/", None) == 401
+    assert status("GET", "/v2/", pull) == 200
+    assert status("GET", "/v2/a/tags/list", pull) == 404
+    assert status("GET", "/v2/b/tags/list", pull) == 401
+    assert status("POST", "/v2/a/blobs/uploads/", pull) == 401
+    assert status("POST", "/v2/a/blobs/uploads/", push) == 202
+    assert status("DELETE", "/v2/a/manifests/x", push) == 401
+    assert status("GET", "/v2/_catalog", push) == 401
+
+
+@pytest.mark.parametrize("bearer", [
+    pytest.param(lambda: token(exp=time.time() - 3600), id="over"),
+    pytest.param(lambda: token(nbf=time.time() + 3600), id="not yet"),
+    pytest.param(lambda: token(aud="other"), id="for another service"),
+    pytest.param(lambda: token(iss="other"), id="from another issuer"),
+    pytest.param(lambda: token(access=[1]), id="without sense"),
+    pytest.param(lambda: token()[:-8] + "AAAAAAAA", id="changed"),
+    pytest.param(lambda: "Bearer " + jwt.encode({"iss": "auth", "aud": "reg", "exp": time.time() + 600}, "k" * 32),
+                 id="HS256"),
+    pytest.param(lambda: "Bearer " + jwt.encode({"iss": "auth", "aud": "reg"}, None, algorithm="none"), id="unsigned"),
+])
+def test_tokens_that_are_none(guarded, bearer):
+    answer = guarded.call("GET", "/v2/", Authorization=bearer())
+    assert answer.status == 401
+    assert 'error="invalid_token"' in answer.headers["WWW-Authenticate"]
+
+
+def test_a_mount_takes_the_right_to_the_source(guarded):
+    content = b"of others"
+    both = [{"type": "repository", "name": name, "actions": ["pull", "push"]} for name in ("secret", "a")]
+    path = f"/v2/secret/blobs/uploads/?digest={digest(content)}"
+    assert guarded.call("POST", path, content, Authorization=token(access=both)).status == 201
+    path = f"/v2/a/blobs/uploads/?mount={digest(content)}&from=secret"
+    assert guarded.call("POST", path, Authorization=token(actions=["pull", "push"])).status == 202
+    assert guarded.call("POST", path, Authorization=token(access=both)).status == 201
+
+
+def test_tls(serve, tmp_path):
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    key = KEYS["ES256"]
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256()))
+    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    server = serve(tmp_path / "store", "--tls-cert", str(tmp_path / "cert.pem"),
+                   "--tls-key", str(tmp_path / "key.pem"))
+    content = os.urandom(3 << 20)
+    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    connection = http.client.HTTPSConnection("localhost", server.port, timeout=DEADLINE_S, context=context)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/v2/a/blobs/uploads/?digest={digest(content)}", content)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (201, b"")
+        connection.request("GET", f"/v2/a/blobs/{digest(content)}")
+        assert connection.getresponse().read() == content
+
+
+@pytest.mark.parametrize("options", [
+    ["--listen", "nowhere"], ["--proxy", "ftp://x"], ["--token-realm", "x"],
+    ["--proxy", "http://x", "--proxy-user", "x"],
+])
+def test_options_that_make_no_sense(tmp_path, options):
+    command = [sys.executable, "-m", "shoal.cli.main", "registry", "serve", "--root", str(tmp_path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.returncode == 1
+    assert done.stderr.startswith("shoal: ")
+
+
+def test_a_cache(serve, serve_docker, tmp_path):
+    """Of Docker's registry: what was asked for once is served when that is gone; a tag that moved is followed."""
+    docker = serve_docker(tmp_path / "docker")
+    cache = serve(tmp_path / "cache", "--proxy", f"http://{docker.address}")
+    layer = os.urandom(3 << 20)
+    old = push_image(docker, "a/b", "v1", b"old")
+    assert cache.call("GET", "/v2/a/b/manifests/v1").headers["Docker-Content-Digest"] == old
+    new = push_image(docker, "a/b", "v1", layer)
+    assert cache.call("GET", "/v2/a/b/manifests/v1").headers["Docker-Content-Digest"] == new
+    for part, code in (("manifests/none", "MANIFEST_UNKNOWN"), ("blobs/sha256:" + "0" * 64, "BLOB_UNKNOWN")):
+        answer = cache.call("GET", f"/v2/a/b/{part}")
+        assert (answer.status, answer.code) == (404, code)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(cache.call("GET", f"/v2/a/b/blobs/{digest(layer)}").body))
+               for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(DEADLINE_S)
+    assert found == [layer] * 4
+    assert cache.call("POST", "/v2/a/b/blobs/uploads/").code == "UNSUPPORTED"
+    docker.kill()
+    for reference in ("v1", new):
+        assert cache.call("GET", f"/v2/a/b/manifests/{reference}").headers["Docker-Content-Digest"] == new
+    assert cache.call("GET", f"/v2/a/b/blobs/{digest(layer)}").body == layer
+    missing = cache.call("GET", "/v2/a/b/manifests/other")
+    assert (missing.status, missing.code) == (502, "UNAVAILABLE")
+
+
+def test_a_cache_believes_nothing(serve, tmp_path):
+    """A blob that is not what its name says is neither served nor kept."""
+    liar = serve(tmp_path / "liar")
+    push_image(liar, "a", "x", b"what it says")
+    store = Store(tmp_path / "liar")
+    store.layout.blob(digest(b"what it says")).write_bytes(b"something else")
+    cache = serve(tmp_path / "cache", "--proxy", f"http://{liar.address}")
+    assert cache.call("GET", "/v2/a/manifests/x").status == 200
+    answer = cache.call("GET", f"/v2/a/blobs/{digest(b'what it says')}")
+    assert (answer.status, answer.code) == (502, "UNAVAILABLE")
+    assert not list((tmp_path / "cache/docker/registry/v2/repositories/a/_uploads").iterdir())
+
+
+def test_a_cache_with_credentials(serve, tmp_path, users):
+    source = serve(tmp_path / "store", "--htpasswd", str(users))
+    content = b"guarded"
+    path = f"/v2/a/blobs/uploads/?digest={digest(content)}"
+    assert source.call("POST", path, content, Authorization=basic("ann", "secret")).status == 201
+    (tmp_path / "password").write_text("secret\n")
+    cache = serve(tmp_path / "cache", "--proxy", f"http://{source.address}", "--proxy-user", "ann",
+                  "--proxy-password-file", str(tmp_path / "password"))
+    assert cache.call("GET", f"/v2/a/blobs/{digest(content)}").body == content
+    without = serve(tmp_path / "without", "--proxy", f"http://{source.address}")
+    assert without.call("GET", f"/v2/a/blobs/{digest(content)}").status == 502
+
+
+async def test_bounds(tmp_path):
+    """Open uploads, the size of a blob, and how long an upload may lie."""
+    async def pieces(*parts):
+        for each in parts:
+            yield each
+
+    store = Store(tmp_path)
+    uploads = Uploads(store, most=2, largest=10)
+    first, _ = [await uploads.start(Repository("a")) for _ in range(2)]
+    with pytest.raises(TooMany):
+        await uploads.start(Repository("a"))
+    await uploads.receive(first, pieces(b"12345", b"67890"))
+    with pytest.raises(TooLarge):
+        await uploads.receive(first, pieces(b"x"))
+    for folder in (first.folder, first.data):
+        os.utime(folder, (1, 1))
+    assert await uploads.purge(3600) == 1
+    assert not first.folder.exists()
+    await uploads.start(Repository("a"))
+    assert len(uploads) == 2
+
+
+def test_memory_stays_bounded(serve, tmp_path):
+    """Eight uploads and downloads of 48 MiB at once take far less memory than they have bytes."""
+    server = serve(tmp_path / "store")
+    contents = [os.urandom(1 << 20) * 48 for _ in range(8)]
+    found = []
+
+    def both(content):
+        name = push_blob(server, "a", content)
+        found.append(server.call("GET", f"/v2/a/blobs/{name}").body == content)
+
+    threads = [threading.Thread(target=both, args=(each,)) for each in contents]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(240)
+    assert found == [True] * 8
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    assert peak_kib < 200 << 10
