@@ -37,7 +37,7 @@ def ls(client: Client) -> None:
 @click.pass_obj
 def import_(client: Client, change: tuple[str, ...], file: Path, reference: str) -> None:
     """Make an image of a tar of a root file system."""
-    repository, _, tag = reference.rpartition(":") if ":" in reference.rpartition("/")[2] else (reference, "", "latest")
+    repository, tag = _name_and_tag(reference)
     query: dict[str, Any] = {"fromSrc": "-", "repo": repository, "tag": tag}
     if change:
         query["changes"] = "\n".join(change)
@@ -59,6 +59,37 @@ def _upload(client: Client, path: str, query: dict[str, Any], file: Path) -> Non
 
 
 @image.command()
+@click.option("--platform", default="", metavar="OS/ARCH", help="Of an image that is for several")
+@click.argument("reference")
+@click.pass_obj
+def pull(client: Client, platform: str, reference: str) -> None:
+    """Bring an image here from its registry."""
+    name, word = _name_and_tag(reference) if "@" not in reference else reference.split("@", 1)
+    _tell(client, "/images/create", {"fromImage": name, "tag": word, "platform": platform})
+
+
+@image.command()
+@click.argument("reference")
+@click.pass_obj
+def push(client: Client, reference: str) -> None:
+    """Send an image to the registry of its name."""
+    name, word = _name_and_tag(reference)
+    _tell(client, f"/images/{name}/push", {"tag": word})
+
+
+def _tell(client: Client, path: str, query: dict[str, Any]) -> None:
+    """Do it, and show what is no mere figure of progress."""
+    for message in client.messages("POST", path, query):
+        if message.get("status") and not message.get("progress"):
+            click.echo(f"{message['id']}: {message['status']}" if message.get("id") else message["status"])
+
+
+def _name_and_tag(reference: str) -> tuple[str, str]:
+    name, _, tag = reference.rpartition(":") if ":" in reference.rpartition("/")[2] else (reference, "", "latest")
+    return name, tag
+
+
+@image.command()
 @click.argument("reference")
 @click.pass_obj
 def inspect(client: Client, reference: str) -> None:
@@ -72,7 +103,7 @@ def inspect(client: Client, reference: str) -> None:
 @click.pass_obj
 def tag(client: Client, reference: str, name: str) -> None:
     """Give an image another NAME."""
-    repository, _, word = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
+    repository, word = _name_and_tag(name)
     client.call("POST", f"/images/{reference}/tag", {"repo": repository, "tag": word})
 
 

@@ -118,11 +118,10 @@ class Images:
             return ""
         if self.blobs.has(wanted):
             return wanted
-        for image_id, record in self._records.items():
-            for chain, blob in zip(chain_ids(self._images[image_id].layers), record.layers, strict=False):
-                if chain == chain_id and self.blobs.has(blob):
-                    return blob
-        return ""
+        known = (blob for image_id, record in self._records.items()
+                 for chain, blob in zip(chain_ids(self._images[image_id].layers), record.layers, strict=False)
+                 if chain == chain_id)
+        return next(filter(self.blobs.has, known), "")
 
     def names_in(self, repository: str) -> list[reference.Reference]:
         """The tags of a repository, sorted."""
@@ -173,13 +172,7 @@ class Images:
         return loaded
 
     async def import_rootfs(
-        self,
-        archive: Path,
-        *,
-        changes: Iterable[str] = (),
-        repository: str = "",
-        tag: str = "",
-        comment: str = "",
+        self, archive: Path, *, changes: Iterable[str] = (), repository: str = "", tag: str = "", comment: str = "",
         architecture: str = "",
     ) -> Image:
         """Make an image of one layer from the tar of a root file system."""

@@ -82,6 +82,21 @@ def test_an_image_goes_there_and_comes_back(registry: Machine) -> None:
     docker("rmi", name)
 
 
+def test_the_shoal_command_pulls_and_pushes(registry: Machine) -> None:
+    def shoal(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{registry.socket}", "image",
+                               *words], text=True, capture_output=True, check=False, cwd="/", timeout=60)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout
+
+    name = f"{ADDRESS}/by/shoal:v1"
+    shoal("tag", "busybox", name)
+    assert "v1: digest: sha256:" in shoal("push", name)
+    shoal("rm", name)
+    assert f"Status: Downloaded newer image for {name}" in shoal("pull", name)
+    shoal("rm", name)
+
+
 def test_refusals_are_in_dockers_words(registry: Machine) -> None:
     said = registry.docker("pull", f"{ADDRESS}/none:v1", code=1)
     assert f"manifest for {ADDRESS}/none:v1 not found: manifest unknown: manifest unknown" in said

@@ -79,7 +79,8 @@ def test_where_a_registry_is(domain: str, rules: RegistryRules, urls: list[str])
 
 
 @pytest.mark.parametrize("rules", [
-    RegistryRules(insecure=("http://x",)), RegistryRules(insecure=("10.0.0.0/99",)), RegistryRules(mirrors=("x:5000",))])
+    RegistryRules(insecure=("http://x",)), RegistryRules(insecure=("10.0.0.0/99",)),
+    RegistryRules(mirrors=("x:5000",))])
 def test_rules_that_mean_nothing(rules: RegistryRules) -> None:
     with pytest.raises(InvalidArgument):
         check_rules(rules)
