@@ -99,7 +99,7 @@ class Daemon:
         settings = self.settings
         attaching, self.swarm = join_parts(
             data_root=self.data_root, run_root=self.run_root, networks=self.networks,
-            engine=lambda: EngineContainers(self.engine), labels=settings.engine_labels,
+            engine=lambda: EngineContainers(self.engine, self.puller), labels=settings.engine_labels,
             volume_drivers=lambda: self.engine.volumes.drivers.names(), hooks=self.hooks,
             publish=self._publish_of_swarm)
         self.attaching = attaching

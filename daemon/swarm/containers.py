@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import msgspec
 
-from shoal.api.errors import NotFound
+from shoal.api.errors import NotFound, ShoalError
 from shoal.api.specs import Mount
 from shoal.daemon.http.containers.mounts import mount_request
 from shoal.daemon.http.containers.stdio import frame
@@ -25,6 +25,8 @@ from shoal.engine.containers.nouns import (
     Status,
 )
 from shoal.engine.containers.nouns import LogQuery as EngineLogQuery
+from shoal.engine.images.distribution.puller import Puller
+from shoal.engine.images.reference import parse
 from shoal.worker.containerplan import ContainerPlan
 from shoal.worker.executor import LogQuery
 from shoal.worker.taskmachine import Health, Phase, Seen
@@ -43,12 +45,23 @@ _PHASES = {
 class EngineContainers:
     """See the module."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, puller: Puller) -> None:
         self._engine = engine
+        self._puller = puller
 
     async def create(self, wanted: ContainerPlan) -> str:
         config, host = translate(wanted)
+        await self._bring(wanted.image)
         return (await self._engine.create(wanted.name, config, host)).id
+
+    async def _bring(self, image: str) -> None:
+        """Pull the image where it is missing. Raises NotFound with the registry's reason where that fails."""
+        if self._puller.images.has(image) or image.startswith("sha256:"):
+            return
+        try:
+            await self._puller.pull(parse(image))
+        except ShoalError as error:
+            raise NotFound(f"No such image: {image}: {error.message}") from error
 
     async def start(self, container_id: str) -> None:
         await self._engine.start(container_id)

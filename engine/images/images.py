@@ -354,11 +354,13 @@ class Images:
         self._images[image_id] = parse_config(self.blobs.read(image_id), image_id)
         self._refresh(image_id)
 
-    def _untag(self, image_id: str, names: Iterable[str]) -> list[Removal]:
+    def _untag(self, image_id: str, names: Sequence[str]) -> list[Removal]:
         removals = []
         for name in names:
             del self._tags[name]
             removals.append(Removal(untagged=reference.parse(name).familiar))
+        self._records[image_id], lost = index_file.forgotten(self._records[image_id], names, self._names(image_id))
+        removals += [Removal(untagged=reference.parse(digest).familiar) for digest in lost]
         self._refresh(image_id)
         return removals
 

@@ -8,6 +8,7 @@ that nothing names, which `Images` removes at start.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,14 @@ def merged(known: ImageRecord | None, new: ImageRecord) -> ImageRecord:
     digests = tuple(dict.fromkeys((*known.repo_digests, *new.repo_digests)))
     manifest = new.manifest or (known.manifest if known.layers == new.layers else "")
     return msgspec.structs.replace(known, layers=new.layers, repo_digests=digests, manifest=manifest)
+
+
+def forgotten(record: ImageRecord, gone: Sequence[str], left: Sequence[str]) -> tuple[ImageRecord, list[str]]:
+    """The record without the digests of repositories that lost their last tag, and those digests: as Docker has it."""
+    repositories = {name.rpartition(":")[0] for name in gone} - {name.rpartition(":")[0] for name in left}
+    lost = [digest for digest in record.repo_digests if digest.partition("@")[0] in repositories]
+    kept = tuple(digest for digest in record.repo_digests if digest not in lost)
+    return msgspec.structs.replace(record, repo_digests=kept), lost
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ class Puller:
 
     def __init__(self, images: Images, rules: RegistryRules = RegistryRules(), *, downloads: int = 3,  # noqa: B008 (frozen)
                  certificates: Path = CERTIFICATES, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
-        self._images = images
+        self.images = images
         self._rules = rules
         self._certificates = certificates
         self._policy = policy
@@ -83,22 +83,22 @@ class Puller:
         if len(image.layers) != len(manifest.layers):
             raise InvalidArgument(f"invalid image {wanted.familiar}: {len(manifest.layers)} layers, and "
                                   f"{len(image.layers)} of them in its configuration")
-        before = self._images.has(str(wanted)) and self._images.resolve(str(wanted)).id == image.id
-        async with self._images.importing():
+        before = self.images.has(str(wanted)) and self.images.resolve(str(wanted)).id == image.id
+        async with self.images.importing():
             blobs = await self._all_layers(repository, image, manifest, progress)
-            await asyncio.to_thread(self._images.blobs.put, raw)
+            await asyncio.to_thread(self.images.blobs.put, raw)
             kept = manifest.digest if blobs == [layer.digest for layer in manifest.layers] else ""
             if kept:
-                await asyncio.to_thread(self._images.blobs.put, manifest.raw)
-            sizes = await asyncio.to_thread(self._images.chain_bytes, chain_ids(image.layers))
+                await asyncio.to_thread(self.images.blobs.put, manifest.raw)
+            sizes = await asyncio.to_thread(self.images.chain_bytes, chain_ids(image.layers))
             record = ImageRecord(layers=tuple(blobs), size=sum(sizes), added=time.time(), manifest=kept,
                                  repo_digests=(f"{wanted.name}@{top.digest}",))
             names = (Reference(wanted.domain, wanted.path, wanted.tag),) if wanted.tag and not wanted.digest else ()
-            made = await self._images.add(Imported(image, record, names))
+            made = await self.images.add(Imported(image, record, names))
         progress({"status": f"Digest: {top.digest}"})
         progress({"status": f"Status: {'Image is up to date' if before else 'Downloaded newer image'} "
                             f"for {wanted.familiar}"})
-        self._images.emit("pull", wanted.familiar, {"name": wanted.familiar_name, **image.config.labels})
+        self.images.emit("pull", wanted.familiar, {"name": wanted.familiar_name, **image.config.labels})
         return made
 
     async def _manifests(self, repository: Repository, wanted: Reference, target: Platform
@@ -117,7 +117,7 @@ class Puller:
         """Every layer here and unpacked; the digests of their blobs, lowest first."""
         steps = [Step(progress, layer.digest, time.monotonic) for layer in manifest.layers]
         for step, layer, chain_id in zip(steps, manifest.layers, chain_ids(image.layers), strict=True):
-            here = self._images.layer_blob(chain_id, layer.digest)
+            here = self.images.layer_blob(chain_id, layer.digest)
             step.say("Already exists" if here else "Pulling fs layer")
         try:
             async with asyncio.TaskGroup() as group:
@@ -130,14 +130,14 @@ class Puller:
     async def _layer(self, repository: Repository, layer: Descriptor, diff_id: str, chain_id: str, step: Step) -> str:
         lock = self._layers.setdefault(chain_id, asyncio.Lock())
         async with lock:  # another pull may be bringing it
-            if here := self._images.layer_blob(chain_id, layer.digest):
+            if here := self.images.layer_blob(chain_id, layer.digest):
                 return here
-            scratch = self._images.blobs.scratch / os.urandom(8).hex()
+            scratch = self.images.blobs.scratch / os.urandom(8).hex()
             try:
                 await self._download(repository, layer, scratch, step)
-                await self._images.unpack(scratch, diff_id, chain_id, _from_thread(
+                await self.images.unpack(scratch, diff_id, chain_id, _from_thread(
                     lambda done: step.count("Extracting", min(done, layer.size), layer.size)))
-                await asyncio.to_thread(self._images.blobs.adopt, scratch, layer.digest)
+                await asyncio.to_thread(self.images.blobs.adopt, scratch, layer.digest)
             finally:
                 scratch.unlink(missing_ok=True)
         step.say("Pull complete")

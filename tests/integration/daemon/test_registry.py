@@ -97,6 +97,25 @@ def test_the_shoal_command_pulls_and_pushes(registry: Machine) -> None:
     shoal("rm", name)
 
 
+def test_a_service_is_pinned_to_a_digest_and_its_task_pulls_that(registry: Machine) -> None:
+    docker, name = registry.docker, f"{ADDRESS}/of/service:v1"
+    docker("tag", "busybox", name)
+    docker("push", name)
+    digest_of = registry.inspect(name)["RepoDigests"]
+    pinned = next(each for each in digest_of if each.startswith(f"{ADDRESS}/of/service@")).partition("@")[2]
+    docker("rmi", name)
+    docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    try:
+        assert registry.call("GET", f"/images/{ADDRESS}/of/service@{pinned}/json")[0] == 404
+        docker("service", "create", "--detach", "--name", "far", name, "sleep", "1000")
+        assert docker("service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "far") == (
+            f"{name}@{pinned}")
+        until(lambda: docker("service", "ps", "--format", "{{.CurrentState}}", "far").startswith("Running"),
+              "its task runs")
+    finally:
+        docker("swarm", "leave", "--force")
+
+
 def test_refusals_are_in_dockers_words(registry: Machine) -> None:
     said = registry.docker("pull", f"{ADDRESS}/none:v1", code=1)
     assert f"manifest for {ADDRESS}/none:v1 not found: manifest unknown: manifest unknown" in said

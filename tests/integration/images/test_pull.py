@@ -111,6 +111,20 @@ async def test_an_index_gives_the_image_of_the_platform(host: Host, registry: st
         await host.pull(f"{registry}/many:all", platform="linux/s390x")
 
 
+async def test_a_digest_goes_with_the_last_tag_of_its_repository(host: Host, registry: str) -> None:
+    made = Made(registry, "gone", LAYERS[2:]).put("v1").put("v2")
+    for tag in ("v1", "v2"):
+        image = await host.pull(f"{registry}/gone:{tag}")
+    await host.images.tag(image.id, "stays", "latest")
+    pinned = f"{registry}/gone@{digest(made.manifest)}"
+    assert [one.untagged for one in await host.images.remove(f"{registry}/gone:v1")] == [f"{registry}/gone:v1"]
+    assert host.images.has(pinned)
+    gone = await host.images.remove(f"{registry}/gone:v2")
+    assert [one.untagged for one in gone] == [f"{registry}/gone:v2", pinned]
+    assert not host.images.has(pinned)
+    assert host.images.has("stays")
+
+
 async def test_every_tag(host: Host, registry: str) -> None:
     for number in range(3):
         Made(registry, "tags", LAYERS[number:number + 1]).put(f"t{number}")
