@@ -21,6 +21,9 @@ MIN_API_VERSION = "1.40"
 _MAX = (1, 50)
 _MIN = (1, 40)
 _PREFIX = re.compile(r"^/v(\d{1,5})\.(\d{1,5})(?=/|$)")
+_OF_EVERY_VERSION = frozenset({"/images/get", "/images/load"})
+"""The same since they are there; Debian 12's skopeo asks for them as of version 1.22."""
+
 _KEY = "api_version"
 
 
@@ -54,7 +57,7 @@ def check_version(request: web.BaseRequest) -> None:
         raise InvalidArgument(
             f"client version {major}.{minor} is too new. Maximum supported API version is {API_VERSION}"
         )
-    if version < _MIN:
+    if version < _MIN and request.path not in _OF_EVERY_VERSION:
         raise InvalidArgument(
             f"client version {major}.{minor} is too old. Minimum supported API version is {MIN_API_VERSION}, "
             "please upgrade your client to a newer version"

