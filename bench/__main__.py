@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import dockerhost, measures
+from bench import dockerhost, measures, registry
 from bench import image as images
 from bench.peers.dockerd import Dockerd
 from bench.peers.hosts import Peer, wait_until
@@ -100,6 +100,8 @@ def main() -> None:
             for name in figures:
                 for title, values in measure(known[name](), archive, image, options.only).items():
                     figures[name].setdefault(title, []).extend(values)
+    for name, taken in registry.measure(list(figures), options.only).items():
+        figures[name].update(taken)
     bounds = {title: take() for title, take, _ in BOUNDS if options.only in title and "shoal" in figures}
     report(figures, bounds)
 
@@ -107,7 +109,7 @@ def main() -> None:
 def report(figures: dict[str, dict[str, list[float]]], bounds: dict[str, list[float]]) -> None:
     """Print the tables; write them where both systems were measured whole."""
     lines = ["| what | Shoal | dockerd | ratio | at most | met |", "|---|---|---|---|---|---|"]
-    for row in ROWS:
+    for row in [*ROWS, *registry.ROWS]:
         ours, theirs = (figures.get(name, {}).get(row.title) for name in ("shoal", "dockerd"))
         if not ours or not theirs:
             continue

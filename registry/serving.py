@@ -7,6 +7,7 @@ import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from shoal.registry.uploads import LARGEST_BLOB, MOST_UPLOADS, PIECE, Uploads
 
 log = logging.getLogger("shoal.registry")
 PURGE_EVERY_S = 3600.0
+THREADS = 32
+"""For files: a few that wait for the disk do not hold up the others."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +157,7 @@ def _error(status: int, code: str, message: str) -> web.Response:
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
     stop = asyncio.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "registry"))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     runner = web.AppRunner(application(settings), access_log=None, read_bufsize=PIECE)

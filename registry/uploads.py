@@ -24,8 +24,8 @@ from shoal.registry.store import Store
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-PIECE = 1 << 20
-"""So many bytes of an upload are in memory at once, about."""
+PIECE = 1 << 18
+"""Of an upload a few times so many bytes are in memory at once."""
 MOST_UPLOADS = 1_000
 LARGEST_BLOB = 64 << 30
 

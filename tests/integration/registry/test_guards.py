@@ -75,7 +75,8 @@ def guarded(serve, tmp_path):
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         (tmp_path / name).write_bytes(pem)
         options += ["--token-key", str(tmp_path / name)]
-    return serve(tmp_path / "store", "--delete", "--token-realm", "https://auth.example/token", "--token-service", "reg",
+    return serve(tmp_path / "store", "--delete", "--token-realm", "https://auth.example/token",
+                 "--token-service", "reg",
                  "--token-issuer", "auth", *options)
 
 
