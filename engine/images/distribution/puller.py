@@ -20,7 +20,7 @@ from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
 from shoal.engine.images.distribution.endpoints import RegistryRules
 from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Platform, choose, parse_platform
 from shoal.engine.images.distribution.progress import Sink, Step, ignore
-from shoal.engine.images.distribution.registry import CERTIFICATES, Refused, Registry
+from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, first_of
 from shoal.engine.images.distribution.repository import Repository
 from shoal.engine.images.distribution.retry import RetryPolicy
 from shoal.engine.images.images import Images
@@ -123,8 +123,8 @@ class Puller:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._layer(repository, *one)) for one in zip(
                     manifest.layers, image.layers, chain_ids(image.layers), steps, strict=True)]
-        except* ShoalError as errors:
-            raise errors.exceptions[0] from None
+        except* (ShoalError, *FAILURES) as errors:
+            raise first_of(errors) from errors
         return [task.result() for task in tasks]
 
     async def _layer(self, repository: Repository, layer: Descriptor, diff_id: str, chain_id: str, step: Step) -> str:

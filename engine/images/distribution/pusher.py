@@ -33,7 +33,7 @@ from shoal.engine.images.distribution.manifests import (
     parse_manifest,
 )
 from shoal.engine.images.distribution.progress import Sink, Step, ignore
-from shoal.engine.images.distribution.registry import CERTIFICATES, Refused, Registry
+from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, first_of
 from shoal.engine.images.distribution.repository import Repository, retried
 from shoal.engine.images.distribution.retry import RetryPolicy
 from shoal.engine.images.distribution.upload import SENT_BYTES, is_there, mounted, upload
@@ -97,8 +97,8 @@ class Pusher:
             async with asyncio.TaskGroup() as group:
                 for layer, path, step in zip(manifest.layers, files, steps, strict=True):
                     group.create_task(self._blob(repository, name, layer, path, step))
-        except* ShoalError as errors:
-            raise errors.exceptions[0] from None
+        except* (ShoalError, *FAILURES) as errors:
+            raise first_of(errors) from errors
 
     async def _blob(self, repository: Repository, name: Reference, blob: Descriptor, path: Path, step: Step | None
                     ) -> None:

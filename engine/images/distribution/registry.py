@@ -48,6 +48,12 @@ class Refused(ShoalError):
         self.code = code
 
 
+def first_of(errors: BaseExceptionGroup[BaseException]) -> ShoalError:
+    """What one of several tasks failed of, as an error of ours."""
+    error = errors.exceptions[0]
+    return error if isinstance(error, ShoalError) else ShoalError(str(error) or type(error).__name__)
+
+
 class Registry:
     """Use as a context. Raises Unreachable on entry."""
 

@@ -38,8 +38,9 @@ async def mounted(repository: Repository, digest: str, sources: Iterable[str]) -
     for source in sources:
         path = f"{repository.path}/blobs/uploads/?mount={digest}&from={source}"
         try:
-            answer, _ = await repository.registry.read(
-                "POST", path, scope=f"{repository.scope} repository:{source}:pull", expect=(201, 202))
+            scope = f"{repository.scope} repository:{source}:pull"
+            answer, _ = await retried(repository.policy, lambda path=path, scope=scope: repository.registry.read(  # type: ignore[misc]
+                "POST", path, scope=scope, expect=(201, 202)))
         except Refused:
             continue  # it is not for us to read there
         if answer.status == 201:
