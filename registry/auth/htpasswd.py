@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from shoal.registry.auth.access import Access, basic
 from shoal.registry.errors import AuthRequired
 
 MOST_KNOWN = 1_000
+_HASH = re.compile(r"\$2[aby]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _NOBODY = bcrypt.hashpw(secrets.token_bytes(16), bcrypt.gensalt(rounds=5))
 
 
@@ -26,7 +28,7 @@ def parse(text: str) -> dict[str, bytes]:
         if not line or line.startswith("#"):
             continue
         user, colon, hashed = line.partition(":")
-        if not colon or not user or not hashed.startswith(("$2a$", "$2b$", "$2y$")):
+        if not colon or not user or not _HASH.fullmatch(hashed):
             raise InvalidArgument(f"htpasswd, line {number}: USER:BCRYPT is wanted (htpasswd -B)")
         users[user] = hashed.encode()
     return users
