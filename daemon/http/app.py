@@ -8,6 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.build import BuildRoutes
 from shoal.daemon.http.containers.archives import ArchiveRoutes
 from shoal.daemon.http.containers.commit import CommitRoutes
 from shoal.daemon.http.containers.execs import ExecRoutes
@@ -28,6 +29,7 @@ from shoal.daemon.http.system import InfoProvider, SystemRoutes
 from shoal.daemon.http.usage import UsageRoutes
 from shoal.daemon.http.volumes import VolumeRoutes
 from shoal.daemon.http.wire import MAX_BODY_BYTES
+from shoal.engine.build.builder import Builder
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images.distribution.endpoints import RegistryRules
@@ -49,6 +51,7 @@ def build_app(
     images: Images,
     networks: Networks,
     archives: Archives,
+    builder: Builder,
     *,
     data_root: Path,
     driver: str,
@@ -79,6 +82,7 @@ def build_app(
     CommitRoutes(engine, images, archives).add_to(app)
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images, puller or Puller(images), pusher or Pusher(images)).add_to(app)
+    BuildRoutes(builder, images.blobs.scratch).add_to(app)
     RegistryRoutes(registries).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)
     NetworkRoutes(networks, engine, hooks).add_to(app)

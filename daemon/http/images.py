@@ -52,7 +52,9 @@ class ImageRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request, LIST_FILTERS)
-        found = [image for image in self._images.all() if self._matches(image, wanted)]
+        steps = flag(request, "all")  # of builds: without names, and others stand on them
+        found = [image for image in self._images.all() if self._matches(image, wanted)
+                 and (steps or image.repo_tags or not self._images.has_children(image.id))]
         legacy = version_of(request) < (1, 44)
         return reply([image_summary(image, wanted.get("reference", ()), legacy=legacy) for image in found])
 

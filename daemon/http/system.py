@@ -23,8 +23,6 @@ InfoProvider = Callable[[], dict[str, Any]]
 """Figures for /info, asked for at each request; later providers win."""
 
 UNSUPPORTED = (
-    ("POST", "/build"),
-    ("POST", "/session"),
     ("POST", "/commit"),
 )
 

@@ -27,7 +27,6 @@ class UsageRoutes:
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/system/df", self.show, allow_head=False)
-        app.router.add_post("/build/prune", self.prune_builds)
 
     async def show(self, request: web.Request) -> web.Response:
         wanted = request.query.getall("type", []) or list(TYPES)
@@ -43,10 +42,6 @@ class UsageRoutes:
         if "volume" in wanted:
             shown["Volumes"] = await self._volume_rows()
         return reply(shown)
-
-    async def prune_builds(self, request: web.Request) -> web.Response:
-        """`docker system prune` asks for it; nothing is built here, hence nothing kept."""
-        return reply({"CachesDeleted": [], "SpaceReclaimed": 0})
 
     def _image_rows(self) -> list[dict[str, Any]]:
         return [{**image_summary(image), "SharedSize": 0,

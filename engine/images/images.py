@@ -214,6 +214,67 @@ class Images:
                 await self._save()
         return self._images[made.image.id]
 
+    async def extend(self, parent_id: str, draft: Image, layer: Path | None, *, cache_key: str) -> Image:
+        """A step of a build: `draft` on the layers of another image ("": on none) and the plain tar at `layer`, if any.
+
+        Raises NotFound where the parent is no more.
+        """
+        parent = self.resolve(parent_id) if parent_id else Image(id="")
+        record = self._records[parent_id] if parent_id else ImageRecord()
+        return await self._take(lambda: self._importer.extend(layer, parent, record, draft), cache_key)
+
+    async def extend_as(self, parent_id: str, draft: Image, source_id: str, *, cache_key: str) -> Image:
+        """As `extend`, with the first of the layers of another image that the parent does not have, or with none."""
+        parent_layers = self.layers_of(parent_id) if parent_id else ()
+        record, sizes = self._records[source_id], self.layer_bytes(source_id)
+        count = len(parent_layers) + (0 if draft.history[-1].empty_layer else 1)
+        whole = msgspec.structs.replace(draft, layers=self.resolve(source_id).layers[:count])
+        return await self._take(
+            lambda: self._importer.described(whole, record.layers[:count], sum(sizes[:count]), parent_id), cache_key)
+
+    async def _take(self, make: Callable[[], Imported], cache_key: str) -> Image:
+        async with self._imports, self.importing():
+            made = await asyncio.to_thread(make)
+            step = msgspec.structs.replace(made.record, cache_key=cache_key)
+            async with self._lock:
+                self._add(Imported(made.image, step))
+                await self._save()
+        return self._images[made.image.id]
+
+    # --- the steps of builds ---
+
+    def steps_after(self, parent_id: str, cache_key: str) -> list[Image]:
+        """The images that a build made of another one ("": of none) by doing just that, the newest last."""
+        return sorted((self._images[image_id] for image_id, record in self._records.items()
+                       if record.cache_key == cache_key and record.parent == parent_id),
+                      key=lambda image: (image.created, self._records[image.id].added))
+
+    def has_children(self, image_id: str) -> bool:
+        return any(record.parent == image_id for record in self._records.values())
+
+    async def forget_steps(self, image_ids: Iterable[str]) -> tuple[list[str], int]:
+        """Remove those of the images that have no name and no user. Returns which, and the bytes freed."""
+        async with self._lock:
+            before, gone = self.total_bytes(), []
+            for image_id in image_ids:
+                if image_id in self._images and not self._names(image_id) and not any(self.users(image_id)):
+                    await self._delete(image_id)
+                    gone.append(image_id)
+            await self._save()
+            return gone, before - self.total_bytes()
+
+    async def _delete_with_steps(self, image_id: str) -> list[Removal]:
+        """The image, and the steps that led to it and to nothing else."""
+        removals: list[Removal] = []
+        while True:
+            parent_id = self._records[image_id].parent
+            removals += await self._delete(image_id)
+            parent = self._records.get(parent_id)
+            if (parent is None or not parent.cache_key or self._names(parent_id) or self.has_children(parent_id)
+                    or any(self.users(parent_id))):
+                return removals
+            image_id = parent_id
+
     # --- names and removal ---
 
     async def tag(self, text: str, repository: str, tag: str) -> None:
@@ -250,7 +311,7 @@ class Images:
             used = last and by_name is not None and any(user.running for user in self.users(image.id))
             removals = self._untag(image.id, doomed)
             if last and not used:
-                removals += await self._delete(image.id)
+                removals += await self._delete_with_steps(image.id)
             await self._save()
         for removal in removals:
             action = "untag" if removal.untagged else "delete"
@@ -266,13 +327,15 @@ class Images:
         async with self._lock:
             before = self.total_bytes()
             for image in self.all():
+                if image.id not in self._images or self.has_children(image.id):
+                    continue  # gone with another one, or a step that others were built on
                 names = self._names(image.id)
                 if (dangling_only and names) or any(True for _ in self.users(image.id)):
                     continue
                 if until is not None and self._records[image.id].added > until:
                     continue
                 removals += self._untag(image.id, names)
-                removals += await self._delete(image.id)
+                removals += await self._delete_with_steps(image.id)
             await self._save()
             freed = before - self.total_bytes()
         return removals, freed

@@ -114,10 +114,21 @@ class Importer:
         layers = (*parent.layers, layer.digest)
         with path.open("rb") as source:
             size += self._unpack(layer.digest, chain_ids(layers)[-1], source)
-        raw = build_config(msgspec.structs.replace(draft, layers=layers))
+        return self.described(
+            msgspec.structs.replace(draft, layers=layers), (*blobs, blob.digest), size, parent.id)
+
+    def extend(self, layer: Path | None, parent: Image, record: ImageRecord, draft: Image) -> Imported:
+        """`draft` as an image of the layers of `parent`, whose record that is, and the plain tar at `layer`, if any."""
+        if layer is not None:
+            return self.commit(layer, parent, record.layers, record.size, draft)
+        draft = msgspec.structs.replace(draft, layers=parent.layers)
+        return self.described(draft, record.layers, record.size, parent.id)
+
+    def described(self, draft: Image, blobs: tuple[str, ...], size: int, parent_id: str) -> Imported:
+        """`draft` as an image of layers that are here."""
+        raw = build_config(draft)
         image = parse_config(raw, self._blobs.put(raw))
-        record = ImageRecord(layers=(*blobs, blob.digest), size=size, added=time.time(), parent=parent.id)
-        return Imported(image, record)
+        return Imported(image, ImageRecord(layers=blobs, size=size, added=time.time(), parent=parent_id))
 
     async def unpack_blob(self, blob: Path, diff_id: str, chain_id: str, read: Callable[[int], None]) -> None:
         """As `Images.unpack` says."""

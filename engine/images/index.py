@@ -22,7 +22,8 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     last_tagged: float = 0.0
     added: float = 0.0
     repo_digests: tuple[str, ...] = ()
-    parent: str = ""  # the image that it was committed on
+    parent: str = ""  # the image that it was committed on, or the step before it of a build
+    cache_key: str = ""  # what a step of a build did to its parent; "" where it is none
     manifest: str = ""  # the blob of the manifest that it was pulled or pushed with, where it names `layers`
 
     @property
@@ -37,7 +38,9 @@ def merged(known: ImageRecord | None, new: ImageRecord) -> ImageRecord:
         return new
     digests = tuple(dict.fromkeys((*known.repo_digests, *new.repo_digests)))
     manifest = new.manifest or (known.manifest if known.layers == new.layers else "")
-    return msgspec.structs.replace(known, layers=new.layers, repo_digests=digests, manifest=manifest)
+    step = new if new.cache_key else known
+    return msgspec.structs.replace(known, layers=new.layers, repo_digests=digests, manifest=manifest,
+                                   parent=step.parent, cache_key=step.cache_key)
 
 
 def forgotten(record: ImageRecord, gone: Sequence[str], left: Sequence[str]) -> tuple[ImageRecord, list[str]]:

@@ -1,0 +1,196 @@
+"""POST /build as the classic builder answers it, and POST /build/prune."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from shoal.api.errors import InvalidArgument, NotImplementedHere, ShoalError
+from shoal.api.query import is_on
+from shoal.daemon.http.containers.limits import limits, ulimit
+from shoal.daemon.http.containers.wire import LimitsWire, UlimitWire
+from shoal.daemon.http.spool import spooled
+from shoal.daemon.http.wire import decode, filters, flag, number, reply
+from shoal.engine.build import output
+from shoal.engine.build.builder import Builder
+from shoal.engine.build.output import Message
+from shoal.engine.build.request import Request
+
+BUILDKIT = ("this host builds with the classic builder: set DOCKER_BUILDKIT=0 for `docker build`, or use `shoal "
+            "build`; heredocs, RUN --mount and COPY --chmod and --link work there, too")
+SECRETS_HEADER = "X-Shoal-Build-Secrets"
+"""{"id": "base64"}, as base64 of JSON: what `shoal build --secret` sends."""
+
+PRUNE_FILTERS = frozenset({"until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"})
+T = TypeVar("T")
+
+
+class BuildRoutes:
+    """`scratch`: where bodies go on their way."""
+
+    def __init__(self, builder: Builder, scratch: Path) -> None:
+        self._builder = builder
+        self._scratch = scratch
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_post("/build", self.build)
+        app.router.add_post("/build/prune", self.prune)
+        app.router.add_post("/session", self.buildkit)
+        app.router.add_post("/grpc", self.buildkit)
+
+    async def build(self, request: web.Request) -> web.StreamResponse:
+        wanted = build_request(request.query, request.headers)
+        answer = _Answer(request, quiet=flag(request, "q"))
+        try:
+            if wanted.remote:
+                image_id = await self._builder.build(wanted, None, answer.send)
+            else:
+                async with spooled(request, self._scratch) as archive:
+                    image_id = await self._builder.build(wanted, archive, answer.send)
+        except ShoalError as error:
+            if not answer.begun:
+                raise
+            await answer.fail(error)
+        else:
+            await answer.end(image_id)
+        return answer.response
+
+    async def prune(self, request: web.Request) -> web.Response:
+        if wanted := filters(request, PRUNE_FILTERS):
+            raise NotImplementedHere(f"pruning builds by {', '.join(wanted)} is not supported: leave the filters out")
+        for name in ("keep-storage", "reserved-space", "max-used-space", "min-free-space"):
+            if number(request, name):
+                raise NotImplementedHere(f"{name} is not supported: pruning takes everything that no image needs")
+        gone, freed = await self._builder.prune(everything=flag(request, "all"))
+        return reply({"CachesDeleted": gone, "SpaceReclaimed": freed})
+
+    async def buildkit(self, request: web.Request) -> web.Response:
+        raise NotImplementedHere(f"{request.path} is BuildKit's: {BUILDKIT}")
+
+
+class _Answer:
+    """The messages, as they come. Its head goes out with the first: until then an error has a status of its own."""
+
+    def __init__(self, request: web.Request, *, quiet: bool) -> None:
+        self._request = request
+        self._quiet = quiet
+        self._kept: list[Message] = []  # of a quiet one: told only where it fails
+        self._kept_bytes = 0
+        self.response = web.StreamResponse(headers={"Content-Type": "application/json"})
+
+    MAX_KEPT_BYTES = 1 << 20
+
+    @property
+    def begun(self) -> bool:
+        return self.response.prepared or bool(self._kept)
+
+    async def send(self, message: Message) -> None:
+        if not self._quiet:
+            await self._write(message)
+            return
+        if self._kept_bytes < self.MAX_KEPT_BYTES:
+            self._kept.append(message)
+            self._kept_bytes += len(str(message))
+
+    async def fail(self, error: ShoalError) -> None:
+        for message in (*self._kept, output.failure(error)):
+            await self._write(message)
+
+    async def end(self, image_id: str) -> None:
+        if self._quiet:
+            await self._write(output.stream(f"{image_id}\n"))
+
+    async def _write(self, message: Message) -> None:
+        if not self.response.prepared:
+            await self.response.prepare(self._request)
+        await self.response.write(msgspec.json.encode(message) + b"\r\n")
+
+
+def build_request(query: Any, headers: Mapping[str, str]) -> Request:
+    """Pure. Raises InvalidArgument; NotImplementedHere for what is BuildKit's."""
+    version = query.get("version", "")
+    if version == "2" or query.get("session") or query.get("remote") == "client-session":
+        raise NotImplementedHere(BUILDKIT)
+    if version not in ("", "1"):
+        raise InvalidArgument(f'invalid version "{version}"')
+    if query.get("outputs"):
+        raise NotImplementedHere(f"outputs: {BUILDKIT}")
+    if query.getall("securityopt", []):
+        raise InvalidArgument("security options are not supported on linux")
+    if query.get("isolation", "default").lower() not in ("", "default"):
+        raise InvalidArgument(f'unsupported isolation: "{query["isolation"]}"')
+    forced = _flag(query, "forcerm")
+    return Request(
+        tags=tuple(tag for tag in query.getall("t", []) if tag),
+        dockerfile=query.get("dockerfile", "") or "Dockerfile", remote=query.get("remote", ""),
+        target=query.get("target", ""), platform=query.get("platform", ""),
+        args=_json(query, "buildargs", dict[str, str | None], {}), labels=_json(query, "labels", dict[str, str], {}),
+        cache_from=tuple(_json(query, "cachefrom", list[str], [])), no_cache=_flag(query, "nocache"),
+        pull=_flag(query, "pull"), remove=forced or not query.get("rm") or _flag(query, "rm"), force_remove=forced,
+        squash=_flag(query, "squash"),
+        limits=limits(LimitsWire(
+            memory=_number(query, "memory"), memory_swap=_number(query, "memswap"),
+            cpu_shares=_number(query, "cpushares"), cpu_period=_number(query, "cpuperiod"),
+            cpu_quota=_number(query, "cpuquota"), cpuset_cpus=query.get("cpusetcpus", ""),
+            cpuset_mems=query.get("cpusetmems", ""))),
+        ulimits=tuple(ulimit(wire) for wire in _ulimits(query)), shm_size_bytes=_number(query, "shmsize"),
+        network_mode=query.get("networkmode", ""), extra_hosts=_extra_hosts(query),
+        cgroup_parent=query.get("cgroupparent", ""), secrets=_secrets(headers))
+
+
+def _flag(query: Any, name: str) -> bool:
+    return is_on(query.get(name, ""))
+
+
+def _number(query: Any, name: str) -> int:
+    """As Docker reads it: what is no number is 0, but shmsize, which is refused."""
+    text = query.get(name, "")
+    try:
+        value = int(text or 0)
+    except ValueError:
+        value = 1 << 63
+        if name != "shmsize":
+            return 0
+    if not -(1 << 63) <= value < 1 << 63:
+        raise InvalidArgument(f"invalid value for {name}: {text[:40]!r}")
+    return value
+
+
+def _json(query: Any, name: str, kind: type[T], default: T) -> T:
+    text = query.get(name, "")
+    if not text or text == "null":
+        return default
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidArgument(f"error reading {name}: {error}") from error
+
+
+def _ulimits(query: Any) -> tuple[UlimitWire, ...]:
+    text = query.get("ulimits", "")
+    return decode(text.encode(), tuple[UlimitWire, ...]) if text and text != "null" else ()
+
+
+def _extra_hosts(query: Any) -> tuple[str, ...]:
+    """Each by itself as the docker command sends them; docker-py sends one JSON list."""
+    found: list[str] = []
+    for text in query.getall("extrahosts", []):
+        found += _json({"extrahosts": text}, "extrahosts", list[str], []) if text.startswith("[") else [text]
+    return tuple(found)
+
+
+def _secrets(headers: Mapping[str, str]) -> dict[str, bytes]:
+    text = headers.get(SECRETS_HEADER, "")
+    if not text:
+        return {}
+    try:
+        return msgspec.json.decode(base64.b64decode(text, validate=True), type=dict[str, bytes])
+    except (binascii.Error, msgspec.MsgspecError) as error:
+        raise InvalidArgument(f"invalid header {SECRETS_HEADER}: {error}") from error
+

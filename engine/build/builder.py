@@ -1,0 +1,216 @@
+"""`Builder`: builds of one host, from a request and a context to an image with names."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from shoal.api.errors import InvalidArgument, NotFound, NotImplementedHere, ShoalError
+from shoal.engine.build import args as build_args
+from shoal.engine.build import context as contexts
+from shoal.engine.build import output, remote, stages, words
+from shoal.engine.build.args import Args
+from shoal.engine.build.instructions import Dockerfile, Instruction, Stage, label_instruction
+from shoal.engine.build.job import Job, Pull, Result, check_platform
+from shoal.engine.build.mounting import CacheFolders
+from shoal.engine.build.output import Send, Turns, short
+from shoal.engine.build.request import Request
+from shoal.engine.build.running import Containers
+from shoal.engine.build.steps import StageRun
+from shoal.engine.containers.engine import Engine
+from shoal.engine.images import reference
+from shoal.engine.images.archive import host_architecture
+from shoal.engine.images.images import Images
+from shoal.engine.images.removal import ImageUser
+from shoal.engine.storage.driver import StorageDriver
+from shoal.engine.storage.rootfs import RootFSStore
+
+CONCURRENT_BUILDS = 8
+"""More have to wait."""
+
+
+async def no_pull(name: str, platform: str, send: Send) -> None:
+    """Where there is no way to a registry."""
+    familiar = reference.parse(name).familiar_name
+    raise NotFound(f"pull access denied for {familiar}, repository does not exist or may require 'docker login': this "
+                   f"host has no image {name}, and no way to a registry; bring it with docker load or docker import")
+
+
+class Builder:
+    """`root`: where contexts are unpacked while they are needed, and what RUN --mount=type=cache keeps."""
+
+    def __init__(self, root: Path, engine: Engine, images: Images, driver: StorageDriver, pull: Pull = no_pull) -> None:
+        self._work = root / "work"
+        self._images = images
+        self._rootfs = RootFSStore(driver, lambda image_id: images.layers_of(image_id) if image_id else ())
+        self._containers = Containers(root / "containers", engine, self._rootfs)
+        self.caches = CacheFolders(root / "cache")
+        self._pull = pull
+        self._jobs: list[Job] = []
+        self._slots = asyncio.Semaphore(CONCURRENT_BUILDS)
+
+    async def open(self) -> None:
+        """Take away what a daemon that was killed left of its builds. The engine is open."""
+        await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)
+        self._work.mkdir(mode=0o700, parents=True)
+        await self._containers.sweep()
+
+    def image_users(self, image_id: str) -> Iterable[ImageUser]:
+        """The builds that need an image (beside `Engine.image_users`)."""
+        return [ImageUser("a build", running=True) for job in self._jobs if image_id in job.held]
+
+    async def build(self, request: Request, archive: Path | None, send: Send) -> str:
+        """The id of the image. `archive`: the context as it was sent. `send` gets what Docker's clients are told.
+
+        Raises ShoalError, before anything is sent where the request or the Dockerfile is wrong.
+        """
+        check(request)
+        names = [_name(tag) for tag in request.tags]
+        async with self._slots, self._folder() as folder:
+            context, file = await self._context(request, archive, folder)
+            result = await self._build(request, context, file, folder, send)
+            if result.image is None:
+                raise ShoalError("No image was generated. Is your Dockerfile empty?")
+            image_id = result.image.id
+            await send(output.stream(f"Successfully built {short(image_id)}\n"))
+            for name in names:
+                await self._images.tag(image_id, name.name, name.tag)
+                await send(output.stream(f"Successfully tagged {name.familiar}\n"))
+        return image_id
+
+    async def prune(self, *, everything: bool = False) -> tuple[list[str], int]:
+        """Forget the steps that no named image stands on (all steps with `everything`), and unused cache folders."""
+        steps = [image.id for image in self._images.all() if self._images.record(image.id).cache_key]
+        named = set() if everything else self._needed()
+        gone, freed = await self._images.forget_steps(image_id for image_id in steps if image_id not in named)
+        folders, more = await self.caches.prune()
+        return [*gone, *folders], freed + more
+
+    def _needed(self) -> set[str]:
+        """The named images, and the steps that led to them."""
+        needed: set[str] = set()
+        for image in self._images.all():
+            at = image.id if image.repo_tags or any(self._images.users(image.id)) else ""
+            while at and at not in needed and self._images.has(at):
+                needed.add(at)
+                at = self._images.record(at).parent
+        return needed
+
+    @asynccontextmanager
+    async def _folder(self) -> AsyncIterator[Path]:
+        folder = self._work / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+    async def _context(self, request: Request, archive: Path | None, folder: Path) -> tuple[Path | None, Dockerfile]:
+        root = folder / "context"
+        if remote.is_git(request.remote):
+            root = await remote.clone(request.remote, root)
+        elif request.remote:
+            if not remote.is_url(request.remote):
+                raise InvalidArgument(f"remoteURL ({request.remote}) could not be recognized as URL")
+            got = await remote.fetch(request.remote, folder / "remote")
+            if got.kind == "text/plain":
+                return None, contexts.read_text(await asyncio.to_thread(got.path.read_bytes), request.dockerfile)
+            await asyncio.to_thread(contexts.open_archive, got.path, root)
+        elif archive is not None:
+            await asyncio.to_thread(contexts.open_archive, archive, root)
+        else:
+            raise InvalidArgument("there is neither a context nor a remote one")
+        return root, await asyncio.to_thread(contexts.read_dockerfile, root, request.dockerfile)
+
+    async def _build(self, request: Request, context: Path | None, file: Dockerfile, folder: Path, send: Send
+                     ) -> Result:
+        args = Args(given=request.args, predefined=build_args.platform_args(host_architecture()))
+        args = global_args(file, args)
+        plan = stages.plan(file, request.target, args.for_from())
+        job = Job(request=request, file=file, plan=plan, args=args, context=context, folder=folder, images=self._images,
+                  rootfs=self._rootfs, containers=self._containers, caches=self.caches, pull=self._pull)
+        self._jobs.append(job)
+        try:
+            for warning in file.warnings:
+                await send(output.stderr(f"[WARNING]: {warning}\n"))
+            await run_stages(job, send)
+            declared = job.declared | set(args.before)
+            if unused := build_args.unconsumed(request.args, declared | {"SOURCE_DATE_EPOCH"}):
+                await send(output.stream(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n"))
+            return await job.result(plan.target.index)
+        finally:
+            self._jobs.remove(job)
+            await asyncio.shield(job.close())
+
+
+def check(request: Request) -> None:
+    """Raises InvalidArgument or NotImplementedHere for what cannot be, whatever the Dockerfile says."""
+    check_platform(request.platform)
+    if request.squash:
+        raise NotImplementedHere("squash is not supported: use stages, and COPY --from the last of them")
+    if request.shm_size_bytes < 0:
+        raise InvalidArgument("SHM size can not be less than 0")
+
+
+def _name(tag: str) -> reference.Reference:
+    name = reference.parse(tag)
+    if name.digest:
+        raise InvalidArgument("build tag cannot contain a digest")
+    return name
+
+
+def global_args(file: Dockerfile, args: Args) -> Args:
+    """With those before the first FROM. Pure. Raises InvalidArgument."""
+    for instruction in file.global_args:
+        for word in instruction.args:
+            name, equals, value = word.partition("=")
+            args = args.declare_before(name, words.expand(value, args.for_from(), file.escape) if equals else None)
+    return args
+
+
+def numbered(file: Dockerfile, plan: stages.Plan, labels: int) -> Iterator[tuple[Stage, int]]:
+    """Each stage that is built, and the number of its first step. Pure."""
+    number = len(file.global_args) + 1
+    for stage in plan.stages:
+        yield stage, number
+        number += 1 + len(stage.instructions) + (labels if stage is plan.target else 0)
+
+
+async def run_stages(job: Job, send: Send) -> None:
+    """All at once; each waits for those that it needs. The first error ends the others."""
+    labels = [label_instruction(name, value) for name, value in sorted(job.request.labels.items())]
+    places = list(numbered(job.file, job.plan, len(labels)))
+    total = len(job.file.global_args) + sum(1 + len(stage.instructions) for stage, _ in places) + len(labels)
+    for number, instruction in enumerate(job.file.global_args, 1):
+        await send(output.stream(f"Step {number}/{total} : {instruction.text}\n"))
+    turns = Turns([stage.index for stage, _ in places], send)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for stage, number in places:
+                own = labels if stage is job.plan.target else []
+                group.create_task(_run_stage(job, stage, number, total, own, turns))
+    except ExceptionGroup as errors:
+        raise _first(errors) from None
+
+
+async def _run_stage(job: Job, stage: Stage, number: int, total: int, labels: list[Instruction], turns: Turns) -> None:
+    for index in sorted(job.plan.needs[stage.index]):
+        await job.result(index)
+    try:
+        result = await StageRun(job, stage, number, total, turns.of(stage.index)).run(labels)
+    except ShoalError:
+        await turns.fail(stage.index)
+        raise
+    await turns.end(stage.index)
+    job.done(stage.index, result)
+
+
+def _first(errors: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

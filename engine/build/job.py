@@ -1,0 +1,158 @@
+"""One build while it goes on: what its stages share, and the roots of stages and images that they read."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from shoal.api.errors import InvalidArgument, NotImplementedHere
+from shoal.engine.build import stages
+from shoal.engine.build.args import Args
+from shoal.engine.build.effects import State
+from shoal.engine.build.instructions import Dockerfile
+from shoal.engine.build.mounting import CacheFolders
+from shoal.engine.build.output import Message
+from shoal.engine.build.request import Request
+from shoal.engine.build.running import Containers
+from shoal.engine.build.stages import Plan
+from shoal.engine.images.archive import ARCHITECTURES, host_architecture
+from shoal.engine.images.config import Image
+from shoal.engine.images.images import Images
+from shoal.engine.storage.rootfs import RootFSStore
+
+Pull = Callable[[str, str, Callable[[Message], Awaitable[None]]], Awaitable[None]]
+"""(reference, platform, where progress goes): have an image here. Raises ShoalError."""
+
+ROOT_PREFIX = "build-"
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A stage that is done. `image` None: FROM scratch, and nothing after it."""
+
+    image: Image | None
+    state: State
+
+
+class Job:
+    """`folder`: of this build alone. Roots are named so that the engine's start takes those away that were left."""
+
+    def __init__(
+        self, *, request: Request, file: Dockerfile, plan: Plan, args: Args, context: Path | None, folder: Path,
+        images: Images, rootfs: RootFSStore, containers: Containers, caches: CacheFolders, pull: Pull,
+    ) -> None:
+        self.request = request
+        self.file = file
+        self.plan = plan
+        self.args = args
+        self.context = context
+        self.folder = folder
+        self.images = images
+        self.rootfs = rootfs
+        self.containers = containers
+        self.caches = caches
+        self.held: set[str] = set()  # images that must not go away meanwhile
+        self.declared: set[str] = set()  # every ARG of the stages that were built
+        self._pull = pull
+        self._results: dict[int, asyncio.Future[Result]] = {
+            stage.index: asyncio.get_running_loop().create_future() for stage in plan.stages}
+        self._roots: dict[str, tuple[str, Path]] = {}
+        self._mounting = asyncio.Lock()
+
+    # --- stages ---
+
+    def done(self, index: int, result: Result) -> None:
+        self._results[index].set_result(result)
+
+    async def result(self, index: int) -> Result:
+        """Once that stage is done. Raises InvalidArgument for one that is not built (a trigger's, unforeseen)."""
+        if index not in self._results:
+            name = self.file.stages[index].name or index
+            raise InvalidArgument(f"stage {name} is not built, because no instruction of the Dockerfile names it")
+        return await asyncio.shield(self._results[index])
+
+    async def base(self, index: int, send: Callable[[Message], Awaitable[None]]) -> tuple[Image | None, str]:
+        """The image that a stage's FROM means; None: scratch."""
+        stage, name = self.file.stages[index], self.plan.bases[index]
+        for other in self.file.stages[:index]:
+            if other.name and other.name == name.lower():
+                return (await self.result(other.index)).image, name
+        if name.lower() == stages.SCRATCH:
+            return None, name
+        return await self.image(name, stage.platform or self.request.platform, send), name
+
+    async def image(self, name: str, platform: str, send: Callable[[Message], Awaitable[None]]) -> Image:
+        """An image by its name, pulled where it is not here or the build asks for that. Raises ShoalError."""
+        check_platform(platform)
+        if self.request.pull or not self.images.has(name):
+            await self._pull(name, platform, send)
+        image = self.images.resolve(name)
+        self.hold(image.id)
+        return image
+
+    def hold(self, image_id: str) -> None:
+        self.held.add(image_id)
+
+    # --- roots ---
+
+    async def root_of(self, reference: str, before: int, send: Callable[[Message], Awaitable[None]]) -> Path:
+        """The files of a stage or an image (to be read only), of the context where `reference` is "". """
+        if not reference:
+            if self.context is None:
+                raise InvalidArgument("missing build context")
+            return self.context
+        index = stages.find(self.file.stages, reference, before)
+        image = (await self.result(index)).image if index is not None else await self.image(
+            reference, self.request.platform, send)
+        image_id = image.id if image else ""
+        async with self._mounting:
+            if image_id not in self._roots:
+                root_id = _root_id()
+                self._roots[image_id] = root_id, await self.rootfs.prepare(root_id, image_id)
+        return self._roots[image_id][1]
+
+    @asynccontextmanager
+    async def fresh_root(self, image: Image | None) -> AsyncIterator[tuple[str, Path]]:
+        """(id, path) of a root to write a step into."""
+        root_id = _root_id()
+        try:
+            yield root_id, await self.rootfs.prepare(root_id, image.id if image else "")
+        finally:
+            await asyncio.shield(self.rootfs.remove(root_id))
+
+    async def close(self) -> None:
+        for future in self._results.values():
+            future.cancel()
+        for root_id, _ in self._roots.values():
+            await self.rootfs.remove(root_id)
+
+    def scratch(self) -> Path:
+        """A new folder, for one step."""
+        folder = self.folder / secrets.token_hex(8)
+        folder.mkdir(mode=0o700)
+        return folder
+
+
+def empty_image() -> Image:
+    """What FROM scratch begins with."""
+    return Image(id="", architecture=host_architecture())
+
+
+def check_platform(platform: str) -> None:
+    """Raises InvalidArgument, or NotImplementedHere for one that this host cannot run."""
+    if not platform:
+        return
+    system, _, rest = platform.lower().partition("/")
+    architecture = rest.partition("/")[0]
+    if system != "linux" and (rest or ARCHITECTURES.get(system, system) != host_architecture()):
+        raise InvalidArgument(f'"{platform}": unknown operating system or architecture: invalid argument')
+    if architecture and ARCHITECTURES.get(architecture, architecture) != host_architecture():
+        raise NotImplementedHere(f"building for {platform} is not supported: this host is linux/{host_architecture()}")
+
+
+def _root_id() -> str:
+    return f"{ROOT_PREFIX}{secrets.token_hex(8)}"
