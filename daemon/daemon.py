@@ -26,7 +26,7 @@ from shoal.daemon.settings import Settings
 from shoal.daemon.swarm.containers import EngineContainers
 from shoal.daemon.swarm.routes import add_routes
 from shoal.daemon.swarm.wiring import join_parts
-from shoal.engine.build.builder import Builder
+from shoal.engine.build.builder import Builder, pulled_by
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.oci.systemd import is_going_down
@@ -67,7 +67,7 @@ class Daemon:
         self._closing.push_async_callback(self.networks.stop)
         await self.networks.start()
         await self._start_engine(rootfs)
-        builder = Builder(self.data_root / "build", self.engine, self.images, driver)
+        builder = Builder(self.data_root / "build", self.engine, self.images, driver, pulled_by(self.puller))
         self.images.users = lambda image_id: [*self.engine.image_users(image_id), *builder.image_users(image_id)]
         await builder.open()
         await self._serve(build_app(

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from shoal.api.errors import InvalidArgument, NotFound, NotImplementedHere, ShoalError
+from shoal.api.errors import InvalidArgument, NotImplementedHere, ShoalError
 from shoal.engine.build import args as build_args
 from shoal.engine.build import context as contexts
 from shoal.engine.build import output, remote, stages, words
@@ -17,13 +17,14 @@ from shoal.engine.build.args import Args
 from shoal.engine.build.instructions import Dockerfile, Instruction, Stage, label_instruction
 from shoal.engine.build.job import Job, Pull, Result, check_platform
 from shoal.engine.build.mounting import CacheFolders
-from shoal.engine.build.output import Send, Turns, short
+from shoal.engine.build.output import Message, Send, Turns, short
 from shoal.engine.build.request import Request
 from shoal.engine.build.running import Containers
 from shoal.engine.build.steps import StageRun
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images import reference
 from shoal.engine.images.archive import host_architecture
+from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.images import Images
 from shoal.engine.images.removal import ImageUser
 from shoal.engine.storage.driver import StorageDriver
@@ -33,17 +34,28 @@ CONCURRENT_BUILDS = 8
 """More have to wait."""
 
 
-async def no_pull(name: str, platform: str, send: Send) -> None:
-    """Where there is no way to a registry."""
-    familiar = reference.parse(name).familiar_name
-    raise NotFound(f"pull access denied for {familiar}, repository does not exist or may require 'docker login': this "
-                   f"host has no image {name}, and no way to a registry; bring it with docker load or docker import")
+def pulled_by(puller: Puller) -> Pull:
+    """How a build brings an image that is not here, without credentials: what the registry says goes to its client."""
+
+    async def pull(name: str, platform: str, send: Send) -> None:
+        messages: asyncio.Queue[Message | None] = asyncio.Queue()  # a layer tells a few times a second
+        pulling = asyncio.ensure_future(
+            puller.pull(reference.parse(name), platform, progress=messages.put_nowait))
+        pulling.add_done_callback(lambda _: messages.put_nowait(None))
+        try:
+            while (message := await messages.get()) is not None:
+                await send(message)
+            await pulling
+        finally:
+            pulling.cancel()
+
+    return pull
 
 
 class Builder:
     """`root`: where contexts are unpacked while they are needed, and what RUN --mount=type=cache keeps."""
 
-    def __init__(self, root: Path, engine: Engine, images: Images, driver: StorageDriver, pull: Pull = no_pull) -> None:
+    def __init__(self, root: Path, engine: Engine, images: Images, driver: StorageDriver, pull: Pull) -> None:
         self._work = root / "work"
         self._images = images
         self._rootfs = RootFSStore(driver, lambda image_id: images.layers_of(image_id) if image_id else ())

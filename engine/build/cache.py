@@ -12,10 +12,6 @@ from shoal.engine.build.keys import Step
 from shoal.engine.images.config import Image
 from shoal.engine.images.images import Images
 
-MAX_STEPS = 2000
-"""Steps that no named image stands on; the oldest go first."""
-MAX_BYTES = 10 << 30
-
 
 class Found(msgspec.Struct, frozen=True):
     """`image` is what the step gives; or `goes_on`: it did the step, and more after it."""

@@ -82,6 +82,17 @@ def test_an_image_goes_there_and_comes_back(registry: Machine) -> None:
     docker("rmi", name)
 
 
+def test_a_build_brings_its_base(registry: Machine) -> None:
+    docker, base = registry.docker, f"{ADDRESS}/tools/base:v1"
+    docker("tag", "busybox", base)
+    docker("push", base)
+    docker("rmi", base)
+    said = docker("build", "--tag", "built", "-", stdin=f"FROM {base}\nRUN echo built > /made\n")
+    assert "Status: Downloaded newer image for" in said and "Successfully tagged built:latest" in said
+    assert docker("run", "--rm", "built", "cat", "/made") == "built"
+    docker("rmi", "built", base)
+
+
 def test_the_shoal_command_pulls_and_pushes(registry: Machine) -> None:
     def shoal(*words: str) -> str:
         done = subprocess.run([sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{registry.socket}", "image",
