@@ -21,6 +21,7 @@ def test_replicas_spread_over_the_hosts_and_scale(cluster):
     cluster.service("web", 5)
     cluster.runs("web", 5)
     assert cluster.hosts_of("web") == cluster.names
+    web = cluster.any_manager().call("GET", "/services/web")["ID"]
 
     cluster.update("web", lambda spec: spec["Mode"]["Replicated"].update(Replicas=10))
     cluster.runs("web", 10)
@@ -30,7 +31,7 @@ def test_replicas_spread_over_the_hosts_and_scale(cluster):
     cluster.runs("web", 2)
     cluster.any_manager().call("DELETE", "/services/web")
     for manager in (name for name in cluster.names if name.startswith("m")):  # each of them, whichever leads
-        eventually(lambda manager=manager: told_of_web(cluster, manager),
+        eventually(lambda manager=manager: told_of(cluster, manager, web),
                    lambda told: told[0] == ("create", None) and told[-1] == ("remove", None)
                    and {("update", "10"), ("update", "2")} <= set(told))
     eventually(lambda: [mine["Id"] for host in cluster.names
@@ -38,9 +39,9 @@ def test_replicas_spread_over_the_hosts_and_scale(cluster):
                lambda left: not left)
 
 
-def told_of_web(cluster, host):
-    """(action, new number of replicas) of each event of the swarm's service web, as this host tells them."""
-    query = {"since": 1, "until": time.time(), "filters": {"scope": ["swarm"], "service": ["web"]}}
+def told_of(cluster, host, service_id):
+    """(action, new number of replicas) of each event of the swarm about this service, as this host tells them."""
+    query = {"since": 1, "until": time.time(), "filters": {"scope": ["swarm"], "service": [service_id]}}
     return [(event["Action"], event["Actor"]["Attributes"].get("replicas.new"))
             for event in cluster.client(host).messages("GET", "/events", query)]
 
