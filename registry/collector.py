@@ -79,7 +79,7 @@ def _drop(store: Store, name: Repository, digest: Digest, begin: float, grace_s:
         now = time.time()
         goes = collection.may_go(now - touched, grace_s, max(now - begin, 0.0))
         if goes and not dry:
-            store.delete_manifest(name, digest)
+            store.drop_manifest(name, digest)
         return goes
 
 

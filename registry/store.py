@@ -40,7 +40,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, exclusive: bool = False) -> Iterator[None]:
-        """Shared by those who take hold of blobs, exclusive for the one who sweeps."""
+        """Shared by who takes hold of blobs or sets tags, exclusive for who sweeps or deletes. Not to be nested."""
         with self.layout.lock.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
@@ -109,9 +109,9 @@ class Store:
             if manifest.subject:
                 files.write(self.layout.referrer(name, manifest.subject, digest), digest.encode())
             files.write(self.layout.revision(name, digest), digest.encode())
-        if tag is not None:
-            files.write(self.layout.tag_index(name, tag, digest), digest.encode())
-            files.write(self.layout.tag(name, tag), digest.encode())
+            if tag is not None:
+                files.write(self.layout.tag_index(name, tag, digest), digest.encode())
+                files.write(self.layout.tag(name, tag), digest.encode())
 
     def _hold(self, name: Repository, manifest: Manifest) -> None:
         """Touch everything that a manifest needs."""
@@ -126,7 +126,12 @@ class Store:
             raise ManifestBlobUnknown(str(error)) from error
 
     def delete_manifest(self, name: Repository, digest: Digest) -> None:
-        """Remove it and the tags that point at it."""
+        """Remove it and the tags that point at it. What is pushed meanwhile comes before or after."""
+        with self.locked(exclusive=True):
+            self.drop_manifest(name, digest)
+
+    def drop_manifest(self, name: Repository, digest: Digest) -> None:
+        """The same, for who holds the exclusive lock."""
         self.resolve(name, digest)
         for tag in self.tags(name):
             if files.read_link(self.layout.tag(name, Tag(tag))) == digest:
@@ -134,9 +139,10 @@ class Store:
         _remove(self.layout.revision(name, digest).parent)
 
     def delete_tag(self, name: Repository, tag: Tag) -> None:
-        if not self.layout.tag(name, tag).exists():
-            raise ManifestUnknown(f"manifest unknown: {name}:{tag}")
-        _remove(self.layout.tags(name) / tag)
+        with self.locked(exclusive=True):
+            if not self.layout.tag(name, tag).exists():
+                raise ManifestUnknown(f"manifest unknown: {name}:{tag}")
+            _remove(self.layout.tags(name) / tag)
 
     # Lists
 

@@ -1,5 +1,6 @@
 """Users, tokens, TLS, bounds and caches."""
 
+import asyncio
 import base64
 import contextlib
 import datetime
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shoal.registry.errors import TooLarge, TooMany
-from shoal.registry.names import Repository
+from shoal.registry.manifests import OCI_MANIFEST, Manifest
+from shoal.registry.names import Digest, Repository, Tag
 from shoal.registry.store import Store
 from shoal.registry.uploads import Uploads
 from tests.integration.registry.conftest import DEADLINE_S
@@ -243,6 +245,22 @@ async def test_bounds(tmp_path):
     assert not first.folder.exists()
     await uploads.start(Repository("a"))
     assert len(uploads) == 2
+
+
+async def test_a_tag_that_is_pushed_while_its_old_manifest_is_deleted_stays(tmp_path):
+    store, name, tag = Store(tmp_path), Repository("a"), Tag("latest")
+
+    def push(turn):
+        content = str(turn).encode()
+        found = Digest(digest(content))
+        store.add_manifest(name, found, content, Manifest(media_type=OCI_MANIFEST), tag)
+        return found
+
+    old = push(0)
+    for turn in range(1, 150):
+        deleting = asyncio.to_thread(store.delete_manifest, name, old)
+        old, _ = await asyncio.gather(asyncio.to_thread(push, turn), deleting)
+        assert store.resolve(name, "latest") == old
 
 
 def test_memory_stays_bounded(serve, tmp_path):
