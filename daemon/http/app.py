@@ -32,7 +32,7 @@ from shoal.daemon.http.wire import MAX_BODY_BYTES
 from shoal.engine.build.builder import Builder
 from shoal.engine.containers.archive import Archives
 from shoal.engine.containers.engine import Engine
-from shoal.engine.images.distribution.endpoints import RegistryRules
+from shoal.engine.images.distribution.endpoints import NO_RULES, RegistryRules
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.images import Images
@@ -59,7 +59,7 @@ def build_app(
     info: Sequence[InfoProvider] = (),
     puller: Puller | None = None,
     pusher: Pusher | None = None,
-    registries: RegistryRules = RegistryRules(),  # noqa: B008 (frozen)
+    registries: RegistryRules = NO_RULES,
     extra_routes: Sequence[RouteAdder] = (),
 ) -> web.Application:
     """The application; serve it with `serve`.

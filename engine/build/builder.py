@@ -206,7 +206,7 @@ async def run_stages(job: Job, send: Send) -> None:
                 own = labels if stage is job.plan.target else []
                 group.create_task(_run_stage(job, stage, number, total, own, turns))
     except ExceptionGroup as errors:
-        raise _first(errors) from None
+        raise errors.exceptions[0] from None
 
 
 async def _run_stage(job: Job, stage: Stage, number: int, total: int, labels: list[Instruction], turns: Turns) -> None:
@@ -219,10 +219,3 @@ async def _run_stage(job: Job, stage: Stage, number: int, total: int, labels: li
         raise
     await turns.end(stage.index)
     job.done(stage.index, result)
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    error: Exception = errors
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error

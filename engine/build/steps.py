@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -54,9 +54,9 @@ class StageRun:
             await self._send(output.image_id(self._image.id))
         return Result(self._image, self._state)
 
-    async def _at(self, line: int, text: str, work: object) -> None:
+    async def _at(self, line: int, text: str, work: Awaitable[None]) -> None:
         try:
-            await work  # type: ignore[misc]  # a coroutine of this class
+            await work
         except StepFailed:
             await self._send(output.stderr(f"{self._job.file.where(line)}: {text}\n"))
             raise

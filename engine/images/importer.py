@@ -23,7 +23,7 @@ from shoal.engine.images.compression import decompressed
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, build_config, parse_config
 from shoal.engine.images.index import ImageRecord
 from shoal.engine.images.reference import Reference
-from shoal.engine.storage.driver import StorageDriver, chain_ids
+from shoal.engine.storage.driver import Readable, StorageDriver, chain_ids
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -188,10 +188,10 @@ class Importer:
                 pass
         return blob.digest, size
 
-    def _unpack(self, diff_id: str, chain_id: str, plain: IO[bytes]) -> int:
+    def _unpack(self, diff_id: str, chain_id: str, plain: Readable) -> int:
         checked = HashingReader(plain, expected=diff_id, what="layer")
         if not self._driver.has_layer(chain_id):
-            return self._driver.add_layer(chain_id, checked)  # type: ignore[arg-type]
+            return self._driver.add_layer(chain_id, checked)
         while checked.read(CHUNK_BYTES):
             pass
         return self._driver.layers().get(chain_id, 0)

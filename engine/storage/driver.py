@@ -30,6 +30,12 @@ class Change(msgspec.Struct, frozen=True):
     kind: ChangeKind
 
 
+class Readable(Protocol):
+    """What bytes are read from, once, from front to back."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
 class StorageDriver(Protocol):
     """Layers on disk, and writable mounts on top of them."""
 
@@ -38,7 +44,7 @@ class StorageDriver(Protocol):
     def has_layer(self, chain_id: str) -> bool:
         """Whether the layer is here, whole."""
 
-    def add_layer(self, chain_id: str, content: IO[bytes]) -> int:
+    def add_layer(self, chain_id: str, content: Readable) -> int:
         """Unpack the tar `content` as the layer; its bytes. Idempotent.
 
         `content` is read to its end. The caller may still refuse the layer before

@@ -12,10 +12,9 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from shoal.engine.storage import diff
-from shoal.engine.storage.driver import Change
+from shoal.engine.storage.driver import Change, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, remove_folder
 from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, unmount
 from shoal.engine.storage.unpack import unpack
@@ -35,7 +34,7 @@ class Overlay2(FolderDriver):
 
     # --- layers ---
 
-    def add_layer(self, chain_id: str, content: IO[bytes]) -> int:
+    def add_layer(self, chain_id: str, content: Readable) -> int:
         def fill(scratch: Path) -> int:
             (scratch / "diff").mkdir(mode=0o755)
             (scratch / "diff").chmod(0o755)

@@ -16,9 +16,10 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from shoal.api.errors import InvalidArgument
+from shoal.engine.storage.driver import Readable
 from shoal.engine.storage.mount import open_in_root
 
 WHITEOUT = ".wh."
@@ -51,7 +52,7 @@ class BoundedTarInfo(tarfile.TarInfo):
         return super()._proc_member(tarfile_)  # type: ignore[misc, no-any-return]
 
 
-def unpack(stream: IO[bytes], root: Path) -> int:
+def unpack(stream: Readable, root: Path) -> int:
     """Unpack the (uncompressed) tar `stream` into the existing directory `root`.
 
     Returns the bytes of the files' content. Raises InvalidArgument for a tar that
@@ -60,15 +61,16 @@ def unpack(stream: IO[bytes], root: Path) -> int:
     return _run(_Unpacker, stream, root)
 
 
-def apply(stream: IO[bytes], root: Path) -> int:
+def apply(stream: Readable, root: Path) -> int:
     """As `unpack`, but over what is in `root`: whiteouts delete there."""
     return _run(_Applier, stream, root)
 
 
-def _run(kind: type[_Unpacker], stream: IO[bytes], root: Path) -> int:
+def _run(kind: type[_Unpacker], stream: Readable, root: Path) -> int:
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=BoundedTarInfo) as archive:
+        # its stubs ask for more than a stream's `read`, which is all that mode "r|" uses
+        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=BoundedTarInfo) as archive:
             return kind(archive, root_fd).run()
     except tarfile.TarError as error:
         raise InvalidArgument(f"invalid tar archive: {error}") from error

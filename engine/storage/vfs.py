@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from shoal.engine.storage import compare
-from shoal.engine.storage.driver import Change, ChangeKind
+from shoal.engine.storage.driver import Change, ChangeKind, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, place_folder, remove_folder
 from shoal.engine.storage.unpack import apply
 
@@ -38,14 +38,14 @@ class Vfs(FolderDriver):
 
     # --- layers ---
 
-    def add_layer(self, chain_id: str, content: IO[bytes]) -> int:
+    def add_layer(self, chain_id: str, content: Readable) -> int:
         """Unpacked once to see that it can be, and kept as it came: what it deletes is known when it is applied."""
         def fill(scratch: Path) -> int:
             trial = scratch / "trial"
             trial.mkdir()
             with (scratch / "layer.tar").open("wb") as kept:
                 copying = _Copying(content, kept)
-                size = apply(copying, trial)  # type: ignore[arg-type]
+                size = apply(copying, trial)
                 while copying.read(_COPY_BYTES):  # what follows the end of the archive belongs to the digest
                     pass
             shutil.rmtree(trial)
@@ -130,7 +130,7 @@ class Vfs(FolderDriver):
 class _Copying:
     """What is read of a stream is written to a file, too."""
 
-    def __init__(self, stream: IO[bytes], kept: IO[bytes]) -> None:
+    def __init__(self, stream: Readable, kept: IO[bytes]) -> None:
         self._stream = stream
         self._kept = kept
 

@@ -36,6 +36,10 @@ class RegistryRules(msgspec.Struct, frozen=True, kw_only=True):
     mirrors: tuple[str, ...] = ()  # URLs, of Docker Hub only
 
 
+NO_RULES = RegistryRules()
+"""Only what is on this host's loopback may do without a certificate."""
+
+
 def endpoints(domain: str, rules: RegistryRules, *, mirrors: bool = False) -> list[Endpoint]:
     """The addresses of the registry that names of `domain` are at; `mirrors`: to read, where a copy will do."""
     hub = domain in HUB_NAMES

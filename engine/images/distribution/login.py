@@ -9,13 +9,13 @@ from yarl import URL
 
 from shoal.api.errors import InvalidArgument, Unauthorized
 from shoal.engine.images.distribution.challenges import Credentials
-from shoal.engine.images.distribution.endpoints import DOCKER_HUB, HUB_NAMES, RegistryRules
+from shoal.engine.images.distribution.endpoints import DOCKER_HUB, HUB_NAMES, NO_RULES, RegistryRules
 from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, Unreachable
 
 TIMEOUT_S = 15.0
 
 
-async def log_in(server: str, credentials: Credentials, rules: RegistryRules = RegistryRules(), *,  # noqa: B008 (frozen)
+async def log_in(server: str, credentials: Credentials, rules: RegistryRules = NO_RULES, *,
                  certificates: Path = CERTIFICATES) -> str:
     """The registry's identity token, "" where it gives none.
 

@@ -13,7 +13,7 @@ from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Pla
 from shoal.engine.images.distribution.puller import MAX_CONFIG_BYTES, translated
 from shoal.engine.images.distribution.registry import FAILURES, Refused, Registry
 from shoal.engine.images.distribution.repository import Repository
-from shoal.engine.images.distribution.retry import RetryPolicy
+from shoal.engine.images.distribution.retry import PATIENT
 from shoal.engine.images.reference import DEFAULT_DOMAIN, Reference
 
 
@@ -27,7 +27,7 @@ class Described(msgspec.Struct, frozen=True):
 async def describe(wanted: Reference, rules: RegistryRules, credentials: Credentials = ANONYMOUS) -> Described:
     """Raises NotFound, Unauthorized, Unreachable."""
     async with Registry(wanted.domain, rules, credentials, mirrors=True) as registry:
-        repository = Repository(registry, wanted.path, RetryPolicy())
+        repository = Repository(registry, wanted.path, PATIENT)
         try:
             manifest = await repository.manifest(wanted.digest or wanted.tag, wanted.digest)
             platforms = await _platforms(repository, manifest)

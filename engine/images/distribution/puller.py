@@ -17,12 +17,12 @@ from shoal.api.errors import InvalidArgument, NotFound, ShoalError, Unauthorized
 from shoal.engine.images.archive import host_architecture
 from shoal.engine.images.config import Image, parse_config
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
-from shoal.engine.images.distribution.endpoints import RegistryRules
+from shoal.engine.images.distribution.endpoints import NO_RULES, RegistryRules
 from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Platform, choose, parse_platform
 from shoal.engine.images.distribution.progress import Sink, Step, ignore
 from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, first_of
 from shoal.engine.images.distribution.repository import Repository
-from shoal.engine.images.distribution.retry import RetryPolicy
+from shoal.engine.images.distribution.retry import PATIENT, RetryPolicy
 from shoal.engine.images.images import Images
 from shoal.engine.images.importer import Imported
 from shoal.engine.images.index import ImageRecord
@@ -35,8 +35,8 @@ MAX_CONFIG_BYTES = 8 << 20
 class Puller:
     """One for a host: the bound of parallel downloads is of all its pulls."""
 
-    def __init__(self, images: Images, rules: RegistryRules = RegistryRules(), *, downloads: int = 3,  # noqa: B008 (frozen)
-                 certificates: Path = CERTIFICATES, policy: RetryPolicy = RetryPolicy()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, images: Images, rules: RegistryRules = NO_RULES, *, downloads: int = 3,
+                 certificates: Path = CERTIFICATES, policy: RetryPolicy = PATIENT) -> None:
         self.images = images
         self._rules = rules
         self._certificates = certificates

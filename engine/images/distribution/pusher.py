@@ -6,6 +6,7 @@ A layer is compressed only where it is here plain; then always to the same bytes
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 import zlib
@@ -16,11 +17,12 @@ from pathlib import Path
 import msgspec
 
 from shoal.api.errors import NotFound, ShoalError, Unauthorized
-from shoal.engine.images.blobs import CHUNK_BYTES, Blobs, BlobWriter
+from shoal.engine.images.blobs import CHUNK_BYTES, Blobs
 from shoal.engine.images.compression import decompressed
 from shoal.engine.images.config import Image
+from shoal.engine.images.distribution.attempts import retried
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
-from shoal.engine.images.distribution.endpoints import RegistryRules
+from shoal.engine.images.distribution.endpoints import NO_RULES, RegistryRules
 from shoal.engine.images.distribution.manifests import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -34,8 +36,8 @@ from shoal.engine.images.distribution.manifests import (
 )
 from shoal.engine.images.distribution.progress import Sink, Step, ignore
 from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, first_of
-from shoal.engine.images.distribution.repository import Repository, retried
-from shoal.engine.images.distribution.retry import RetryPolicy
+from shoal.engine.images.distribution.repository import Repository
+from shoal.engine.images.distribution.retry import PATIENT, RetryPolicy
 from shoal.engine.images.distribution.upload import SENT_BYTES, is_there, mounted, upload
 from shoal.engine.images.images import Images
 from shoal.engine.images.importer import Imported
@@ -48,8 +50,8 @@ _MOST_SOURCES = 3
 class Pusher:
     """One for a host: the bound of parallel uploads is of all its pushes."""
 
-    def __init__(self, images: Images, rules: RegistryRules = RegistryRules(), *, uploads: int = 5,  # noqa: B008 (frozen)
-                 certificates: Path = CERTIFICATES, policy: RetryPolicy = RetryPolicy(),  # noqa: B008 (frozen)
+    def __init__(self, images: Images, rules: RegistryRules = NO_RULES, *, uploads: int = 5,
+                 certificates: Path = CERTIFICATES, policy: RetryPolicy = PATIENT,
                  sent_bytes: int = SENT_BYTES) -> None:
         self._images = images
         self._rules = rules
@@ -191,8 +193,5 @@ def _compress(source_path: Path, target_path: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as source, Path(os.devnull).open("wb") as nowhere:
-        writer = BlobWriter(nowhere)
-        while data := source.read(CHUNK_BYTES):
-            writer.write(data)
-    return writer.digest
+    with path.open("rb") as source:
+        return "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()

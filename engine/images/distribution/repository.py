@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
-from shoal.api.errors import InvalidArgument, ShoalError
+from shoal.api.errors import InvalidArgument
 from shoal.engine.images.blobs import BlobWriter
+from shoal.engine.images.distribution.attempts import Attempts, is_final, retried
 from shoal.engine.images.distribution.manifests import (
     ACCEPTED,
     MAX_MANIFEST_BYTES,
@@ -21,14 +21,11 @@ from shoal.engine.images.distribution.manifests import (
     parse_manifest,
 )
 from shoal.engine.images.distribution.registry import CHUNK_BYTES, FAILURES, Refused, Registry
-from shoal.engine.images.distribution.retry import RetryPolicy, is_passing
+from shoal.engine.images.distribution.retry import RetryPolicy
 
 MAX_TAGS = 100_000
-MAX_CUTS = 100
-"""Of one blob, that are mended although each brought something."""
 
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
-T = TypeVar("T")
 
 
 class _Tags(msgspec.Struct):
@@ -46,8 +43,9 @@ class Repository:
 
     async def manifest(self, reference: str, expected: str = "") -> Manifest:
         """By tag or digest. Raises Refused; InvalidArgument for what is no manifest, or not the expected one."""
-        answer, raw = await retried(self.policy, lambda: self.registry.read(
-            "GET", f"{self.path}/manifests/{reference}", scope=self.scope, headers={"Accept": ", ".join(ACCEPTED)}))
+        answer, raw = await retried(
+            self.policy, self.registry.read, "GET", f"{self.path}/manifests/{reference}", scope=self.scope,
+            headers={"Accept": ", ".join(ACCEPTED)})
         if len(raw) > MAX_MANIFEST_BYTES:
             raise InvalidArgument(f"invalid manifest: it is larger than {MAX_MANIFEST_BYTES} bytes")
         return parse_manifest(raw, answer.headers.get("Content-Type", ""), expected)
@@ -56,8 +54,7 @@ class Repository:
         found: list[str] = []
         path = f"{self.path}/tags/list"
         while path:
-            answer, raw = await retried(self.policy, lambda path=path: self.registry.read(  # type: ignore[misc]
-                "GET", path, scope=self.scope))
+            answer, raw = await retried(self.policy, self.registry.read, "GET", path, scope=self.scope)
             try:
                 found += msgspec.json.decode(raw, type=_Tags).tags or []
             except msgspec.MsgspecError as error:
@@ -69,10 +66,8 @@ class Repository:
         """A blob for memory. Raises InvalidArgument where it is larger, or not what it should be."""
         if wanted.size > most_bytes:
             raise InvalidArgument(f"blob {wanted.digest} has {wanted.size} bytes, at most {most_bytes} are allowed")
-        _, raw = await retried(self.policy, lambda: self.registry.read(
-            "GET", f"{self.path}/blobs/{wanted.digest}", scope=self.scope))
-        import hashlib
-
+        _, raw = await retried(self.policy, self.registry.read, "GET", f"{self.path}/blobs/{wanted.digest}",
+                               scope=self.scope)
         if len(raw) != wanted.size or "sha256:" + hashlib.sha256(raw).hexdigest() != wanted.digest:
             raise InvalidArgument(f"blob {wanted.digest}: the registry's bytes do not match it")
         return raw
@@ -84,7 +79,7 @@ class Repository:
         when the policy gives up.
         """
         with target.open("wb") as file:
-            writer, failures, cuts = BlobWriter(file), 0, 0
+            writer, attempts = BlobWriter(file), Attempts(self.policy)
             while True:
                 before = writer.size
                 try:
@@ -97,12 +92,10 @@ class Repository:
                         break
                     error: Exception = InvalidArgument(_wrong(wanted, f"it ends after {writer.size} bytes"))
                 except (*FAILURES, Refused) as raised:
-                    if isinstance(raised, Refused) and not is_passing(raised.http_status):
+                    if is_final(raised):
                         raise
                     error = raised
-                cuts += 1
-                failures = 1 if writer.size > before and cuts < MAX_CUTS else failures + 1
-                await _wait(self.policy, failures, error)
+                await attempts.failed(error, brought_some=writer.size > before)
             if writer.digest != wanted.digest:
                 raise InvalidArgument(_wrong(wanted, f"its digest is {writer.digest}"))
 
@@ -134,28 +127,6 @@ def next_page(link: str) -> str:
     """Where a list goes on, by its Link header (RFC 8288); "" where it does not."""
     found = _NEXT.search(link)
     return found[1] if found else ""
-
-
-async def retried(policy: RetryPolicy, call: Callable[[], Awaitable[T]]) -> T:
-    """What the call gives, tried again where the network or the registry fails for the moment."""
-    failures = 0
-    while True:
-        try:
-            return await call()
-        except (*FAILURES, Refused) as error:
-            if isinstance(error, Refused) and not is_passing(error.http_status):
-                raise
-            failures += 1
-            await _wait(policy, failures, error)
-
-
-async def _wait(policy: RetryPolicy, failures: int, error: Exception) -> None:
-    delay_s = policy.delay_s(failures, random.random())  # noqa: S311 (spreads waits, keeps no secret)
-    if delay_s is None:
-        if isinstance(error, ShoalError):
-            raise error
-        raise ShoalError(f"the registry does not answer: {error or type(error).__name__}") from error
-    await asyncio.sleep(delay_s)
 
 
 def _wrong(wanted: Descriptor, what: str) -> str:

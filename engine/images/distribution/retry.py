@@ -20,6 +20,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         return whole * (0.5 + lot / 2)
 
 
+PATIENT = RetryPolicy()
+
+
 def is_passing(status: int) -> bool:
     """Whether an answer of this status may be another one soon."""
     return status in (408, 425, 429) or 500 <= status < 600

@@ -6,7 +6,6 @@ Source: the OCI distribution specification, push.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import IO
@@ -14,9 +13,9 @@ from typing import IO
 from yarl import URL
 
 from shoal.api.errors import ShoalError
+from shoal.engine.images.distribution.attempts import Attempts, is_final, retried
 from shoal.engine.images.distribution.registry import CHUNK_BYTES, FAILURES, Refused, Registry
-from shoal.engine.images.distribution.repository import MAX_CUTS, Repository, retried
-from shoal.engine.images.distribution.retry import is_passing
+from shoal.engine.images.distribution.repository import Repository
 
 SENT_BYTES = 32 << 20
 """Of one request: what a cut can cost."""
@@ -39,8 +38,8 @@ async def mounted(repository: Repository, digest: str, sources: Iterable[str]) -
         path = f"{repository.path}/blobs/uploads/?mount={digest}&from={source}"
         try:
             scope = f"{repository.scope} repository:{source}:pull"
-            answer, _ = await retried(repository.policy, lambda path=path, scope=scope: repository.registry.read(  # type: ignore[misc]
-                "POST", path, scope=scope, expect=(201, 202)))
+            answer, _ = await retried(repository.policy, repository.registry.read, "POST", path, scope=scope,
+                                      expect=(201, 202))
         except Refused:
             continue  # it is not for us to read there
         if answer.status == 201:
@@ -52,24 +51,18 @@ async def upload(repository: Repository, digest: str, path: Path, count: Count, 
                  sent_bytes: int = SENT_BYTES) -> None:
     """Send the blob. Raises Refused, or ShoalError when the policy gives up."""
     run = _Upload(repository.registry, repository, digest, path, count, sent_bytes)
-    failures = cuts = 0
+    attempts = Attempts(repository.policy)
     while True:
         before = run.done
         try:
             await run.go_on()
             return
         except (*FAILURES, Refused) as error:
-            if isinstance(error, Refused) and not is_passing(error.http_status) and error.http_status not in (404, 416):
-                raise
             if isinstance(error, Refused):
+                if is_final(error) and error.http_status not in (404, 416):
+                    raise
                 run.forget()  # it may be the upload that is refused
-            cuts += 1
-            failures = 1 if run.done > before and cuts < MAX_CUTS else failures + 1
-            delay_s = repository.policy.delay_s(failures, random.random())  # noqa: S311 (spreads waits)
-            if delay_s is None:
-                reason = error or type(error).__name__
-                raise ShoalError(f"the registry does not take blob {digest}: {reason}") from error
-            await asyncio.sleep(delay_s)
+            await attempts.failed(error, brought_some=run.done > before)
 
 
 class _Upload:
