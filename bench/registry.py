@@ -18,27 +18,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
+from bench.row import Goal
 
 BLOBS = 8
 BLOB_BYTES = 64 << 20
 PIECE = 1 << 20
 
 
-class Row(msgspec.Struct, frozen=True):
-    """`limit`: the ratio Shoal / Docker's registry that is to be reached; None: at least as high."""
-
-    title: str
-    unit: str
-    limit: float | None
-
-    def met(self, ratio: float) -> bool:
-        return ratio >= 1.0 if self.limit is None else ratio <= self.limit
-
-
-PUSH = Row("registry: 8 pushes of 64 MiB at once", "MB/s", None)
-PULL = Row("registry: 8 pulls of 64 MiB at once", "MB/s", None)
-MEMORY = Row("registry: peak memory of these", "MiB", 1.0)
+PUSH = Goal("registry: 8 pushes of 64 MiB at once", "MB/s", None)
+PULL = Goal("registry: 8 pulls of 64 MiB at once", "MB/s", None)
+MEMORY = Goal("registry: peak memory of these", "MiB", 1.0)
 ROWS = [PUSH, PULL, MEMORY]
 
 
