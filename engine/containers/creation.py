@@ -56,8 +56,10 @@ class Creation:
                                   config=merged, host=host, mounts=points)
             await self._make(container)
         except BaseException:
+            await self._volumes.abandon(container_id)
             self._table.free(name)
             raise
+        self._volumes.settle(container_id)
         self._emit(container, "create", {})
         return Created(id=container_id, warnings=(*warnings, *discarded))
 
@@ -86,8 +88,5 @@ class Creation:
                 await self._rootfs.release(container.id)
             self._table.add(container)
         except BaseException:
-            self._volumes.settle(container.id)
             await self._rootfs.remove(container.id)
-            await self._mounts.forget(container.mounts)
             raise
-        self._volumes.settle(container.id)

@@ -127,7 +127,7 @@ class Engine:
             check_parent=self._driver.check)
         self._removal = Removal(self._table, self._launcher, self._life, self._waits, self.volumes, self._emit)
         self._connections = Connections(self._table, self._networking, monitors.bundle, self._launcher.links)
-        await recover(self._table, self._life, self.mounts, self.volumes, self._rootfs, monitors)
+        await recover(self._table, self._life, self._removal, self.mounts, self.volumes, self._rootfs, monitors)
         self._logs.start(self._life.monitors)
 
     @property

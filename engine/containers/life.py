@@ -87,8 +87,6 @@ class Life:
         elif monitors.bundle(container.id).exists():
             await asyncio.to_thread(monitors.sweep, container.id)
             await self._launcher.clear(container)
-        if container.state.status is Status.REMOVING:
-            await self._remove(container.id)
 
     async def close(self) -> None:
         """Let go; containers live on."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from shoal.api.errors import InvalidArgument, ShoalError
+from shoal.api.errors import InvalidArgument
 from shoal.engine.containers.nouns import Container, ContainerConfig, HostConfig, MountPoint, MountRequest
 from shoal.engine.storage.rootfs import RootFSStore
 from shoal.engine.volumes import content
@@ -44,25 +43,8 @@ class Mounts:
     async def resolve(self, config: ContainerConfig, host: HostConfig, claim: str) -> tuple[MountPoint, ...]:
         """What will be mounted. Makes the volumes that are missing, and claims them (`Volumes.settle`).
 
-        Raises ShoalError; the anonymous ones that it has made by then are gone again.
+        Raises ShoalError; then what it has claimed is to be abandoned (`Volumes.abandon`).
         """
-        made: list[MountPoint] = []
-        try:
-            return await self._resolve_all(config, host, claim, made)
-        except BaseException:
-            self._volumes.settle(claim)
-            await self.forget(made)
-            raise
-
-    async def forget(self, points: Iterable[MountPoint]) -> None:
-        """Remove the anonymous volumes of a container that has not come to be."""
-        for point in points:
-            if point.anonymous:
-                with suppress(ShoalError):
-                    await self._volumes.remove(point.name, force=True)
-
-    async def _resolve_all(self, config: ContainerConfig, host: HostConfig, claim: str, made: list[MountPoint]
-                           ) -> tuple[MountPoint, ...]:
         for request in host.mounts:
             check(request)
         _refuse_duplicates(host.mounts)
@@ -73,13 +55,11 @@ class Mounts:
         for request in host.mounts:
             target = clean(request.target)
             points[target] = await self._resolve(request, target, claim)
-            made.append(points[target])
         for path in config.volumes:
             target = clean(path)
             if target not in points:
                 request = MountRequest(type="volume", target=target, volume_driver=host.volume_driver)
                 points[target] = await self._volume(request, target, claim)
-                made.append(points[target])
         return tuple(points[target] for target in sorted(points))
 
     def _borrowed(self, reference: str) -> Iterable[MountPoint]:

@@ -43,12 +43,11 @@ class Removal:
                 container = self._table.get(container_id)
                 if container.state.running:
                     continue
-                await self._take_away(container)
+                await self._take_away(container, volumes)
             self._life.forget(container_id)
             self._waits.removed(container)
             self._emit(container, "destroy", {})
-            if volumes:
-                await self._remove_anonymous_volumes(container)
+            await self._volumes.abandon(container_id)
             return
         raise Conflict(f"container {container_id} is started again and again while it is being removed")
 
@@ -64,20 +63,19 @@ class Removal:
         except Conflict:
             log.debug("event=ended-by-itself container=%s", container.id)
 
-    async def _take_away(self, container: Container) -> None:
+    async def resume(self, container_id: str) -> None:
+        """Of one that a killed daemon was removing: with its volumes where that was wanted."""
+        await self.remove(container_id, force=True, volumes=self._volumes.is_doomed(container_id))
+
+    async def _take_away(self, container: Container, volumes: bool) -> None:
         """Its lock is held."""
+        if volumes and not self._volumes.is_doomed(container.id):
+            self._volumes.doom(container.id, (point.name for point in container.mounts if point.anonymous))
         self._table.change_state(container.id, status=Status.REMOVING)
         try:
             await self._launcher.discard(container)
         except (ShoalError, OSError) as error:
+            self._volumes.settle(container.id)
             self._table.change_state(container.id, status=Status.DEAD, error=str(error))
             raise ShoalError(f"container {container.id} cannot be removed: {error}") from error
         self._table.drop(container.id)
-
-    async def _remove_anonymous_volumes(self, container: Container) -> None:
-        for point in container.mounts:
-            if point.anonymous and not self._volumes.users(point.name):
-                try:
-                    await self._volumes.remove(point.name, force=True)
-                except ShoalError as error:
-                    log.warning("event=volume-kept volume=%s error=%s", point.name, error)

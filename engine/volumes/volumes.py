@@ -24,6 +24,7 @@ from shoal.api.ids import new_container_id
 from shoal.engine.containers.files import read_record, write_record
 from shoal.engine.containers.nouns import Pruned
 from shoal.engine.volumes import content
+from shoal.engine.volumes.claims import Claims
 from shoal.engine.volumes.client import PluginUnreachable
 from shoal.engine.volumes.discovery import Discovery
 from shoal.engine.volumes.driver import VolumeDriver
@@ -37,12 +38,18 @@ from shoal.engine.volumes.plugin import TIMEOUT_S, PluginDriver
 
 log = logging.getLogger(__name__)
 
+RECORDS = ("volume.json", "volume.bad")
+"""Of a volume, and one of a volume that cannot be read: that is left to who knows better."""
+
 LET_GO_S = 10.0
 """So long the end of a container waits for its volumes to be unmounted; the rest is done behind it."""
 
 
 class Volumes:
-    """`users(name)` tells which containers refer to a volume. `held` is where mounts are written down (`holds`)."""
+    """`users(name)` tells which containers refer to a volume. `held`: where mounts are written down (`holds`).
+
+    Beside `held` are the claims of containers on their way (`claims`).
+    """
 
     def __init__(
         self,
@@ -59,7 +66,6 @@ class Volumes:
         self._users = users
         self._emit = emit
         self._volumes: dict[str, Volume] = {}
-        self._claims: dict[str, set[str]] = {}  # volume → containers that are being made
         self._locks = NamedLocks()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[tuple[str, str]] = set()  # (volume, holder) that is being unmounted
@@ -67,6 +73,7 @@ class Volumes:
         self._local = LocalDriver(root)
         self.drivers = Drivers(self._local, discovery or Discovery(()), timeout_s=plugin_timeout_s)
         self._holds = Holds(held)
+        self._claims = Claims(held.with_name(f"{held.name}-claims"))
         for place in root.iterdir():
             if (record := read_record(place / "volume.json", Volume)) is not None:
                 self._volumes[record.name] = self._placed(record)
@@ -90,7 +97,7 @@ class Volumes:
 
     def users(self, name: str) -> list[str]:
         """The ids of the containers that refer to it."""
-        return [*self._users(name), *self._claims.get(name, ())]
+        return [*self._users(name), *self._claims.takers(name)]
 
     async def inspect(self, name: str) -> Volume:
         """With what its driver tells of it; of a plugin's volume that has no record, too.
@@ -167,7 +174,8 @@ class Volumes:
     ) -> Volume:
         """Make a volume, or return the one that has this name. An empty `name` makes an anonymous one.
 
-        `claim`: the container that is being made with it; nobody removes it until `settle`.
+        `claim`: the container that is being made with it; nobody removes it until `settle`, and an anonymous
+        one goes with `abandon`.
         Raises InvalidArgument for a name or an option that is not allowed, NotFound for a driver that
         is not there, Conflict where another driver has the name.
         """
@@ -175,13 +183,15 @@ class Volumes:
         name = name or new_container_id()
         labels = {**(labels or {}), **({ANONYMOUS_LABEL: ""} if anonymous else {})}
         async with self._locks.hold(name):
+            if claim and anonymous:
+                self._claims.bind(claim, name)
             volume = await self._existing(name, driver)
             if volume is None:
                 volume = await self._create(Volume(
                     name=name, driver=driver or LOCAL, labels=labels, options=options or {},
                     created_ns=time.time_ns(), anonymous=anonymous))
             if claim:
-                self._claims.setdefault(name, set()).add(claim)
+                self._claims.take(claim, name)
             return volume
 
     async def _existing(self, name: str, driver: str) -> Volume | None:
@@ -253,12 +263,28 @@ class Volumes:
             (self._root / name / "volume.json").unlink(missing_ok=True)
             await asyncio.to_thread(self._local.sweep, name)
 
-    def settle(self, claim: str) -> None:
-        """The container is there, and refers to its volumes itself; or it never will."""
-        for name in [name for name, claims in self._claims.items() if claim in claims]:
-            self._claims[name].discard(claim)
-            if not self._claims[name]:
-                del self._claims[name]
+    def settle(self, container_id: str) -> None:
+        """The container is there, and refers to its volumes itself."""
+        self._claims.settle(container_id)
+
+    def doom(self, container_id: str, names: Iterable[str]) -> None:
+        """The container is being removed, and these volumes with it: also where this daemon is killed meanwhile."""
+        self._claims.bind(container_id, *names)
+
+    def is_doomed(self, container_id: str) -> bool:
+        """Whether a removal was cut off that was to take volumes away as well."""
+        return bool(self._claims.bound(container_id))
+
+    async def abandon(self, container_id: str) -> None:
+        """The container has not come to be, or is no more: the volumes that go with it go, unless others use them."""
+        self._claims.give_back(container_id)
+        for name in self._claims.bound(container_id):
+            if not self.users(name):
+                try:
+                    await self.remove(name, force=True)
+                except ShoalError as error:
+                    log.warning("event=volume-kept volume=%s error=%s", name, error)
+        self._claims.settle(container_id)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Raises NotFound (unless `force`), Conflict while a container refers to it.
@@ -378,9 +404,19 @@ class Volumes:
 
     def _sweep_folders(self) -> None:
         for place in self._root.iterdir():
-            if place.name not in self._volumes and not any(place.glob("volume.*")):
+            if place.name not in self._volumes and not any((place / each).exists() for each in RECORDS):
                 with suppress(OSError):
                     self._local.sweep(place.name)
+
+    async def take_up(self, is_there: Callable[[str], bool]) -> None:
+        """Before anything is made: settle for the containers that are there, abandon for the others."""
+        for container_id in self._claims.containers():
+            if is_there(container_id):
+                self.settle(container_id)
+            elif any(self.foreign(name) for name in self._claims.bound(container_id)):
+                self._later(self.abandon(container_id))  # its plugin may not answer
+            else:
+                await self.abandon(container_id)
 
     async def close(self) -> None:
         """Mounts stay. What is being let go of is taken up by the next start."""

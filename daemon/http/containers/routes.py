@@ -160,7 +160,7 @@ class ContainerRoutes:
         status = self._container(request).state.status
         if status is Status.PAUSED:
             raise Conflict("cannot start a paused container, try unpause instead")
-        if status is Status.RUNNING:
+        if status in (Status.RUNNING, Status.RESTARTING):  # its policy starts the latter when its delay is over
             return empty(304)
         await self._engine.start(request.match_info["id"])
         return empty()

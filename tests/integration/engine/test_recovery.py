@@ -136,6 +136,29 @@ async def test_created_stays_created(host):
     assert (await drain(attachment))[1] == b"hi\n"
 
 
+@pytest.mark.parametrize("with_volumes", [True, False])
+async def test_a_removal_that_was_cut_off_goes_on(host, with_volumes):
+    """With the anonymous volumes only where that was asked for."""
+    container_id = await host.create("true", volumes=("/data",))
+    (volume,) = (point.name for point in host.engine.get(container_id).mounts)
+    if with_volumes:
+        host.engine.volumes.doom(container_id, [volume])
+    host.engine._table.change_state(container_id, status=Status.REMOVING)
+    await _forget(host)
+    await host.boot()
+    assert host.engine.all() == []
+    assert [each.name for each in host.engine.volumes.all()] == ([] if with_volumes else [volume])
+
+
+async def test_what_was_about_to_remove_itself_goes(host):
+    container_id = await host.create("true", host=HostConfig(auto_remove=True))
+    never_ran = await host.create("true", host=HostConfig(auto_remove=True))
+    host.engine._table.change_state(container_id, status=Status.EXITED)
+    await _forget(host)
+    await host.boot()
+    assert [each.id for each in host.engine.all()] == [never_ran]
+
+
 async def test_killed_at_any_instant(host):
     """Containers are started, stopped and removed at random, and the daemon is killed in the midst of it, again and
     again. Then: what is said to run does run, what does not has nothing left, and everything can be removed."""

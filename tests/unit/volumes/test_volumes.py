@@ -61,6 +61,7 @@ async def test_what_a_killed_daemon_left_is_swept(tmp_path: Path) -> None:
     for name in ("half", "unreadable"):
         (root / name / "_data").mkdir(parents=True)
     (root / "unreadable/volume.json").write_text("{")
+    (root / "half/volume.json.new").touch()
     holds = Holds(held)
     for holder in ("lives", "gone"):
         holds.put("whole", holder, "/somewhere")
@@ -85,3 +86,22 @@ def test_holds_are_kept_on_disk(tmp_path: Path) -> None:
     again.drop("vol", "c2")
     assert [place.name for place in tmp_path.iterdir()] == ["other"]
     assert Holds(tmp_path).of("vol") == {}
+
+
+async def test_what_goes_with_a_container_on_its_way_goes_after_a_kill_too(tmp_path: Path) -> None:
+    """One that was being made, and one that was being removed with its volumes; what others use stays."""
+    root, held = tmp_path / "volumes", tmp_path / "held"
+    killed = Volumes(root, held)
+    theirs = [await killed.create(claim=each) for each in ("half-made", "made", "removed", "borrowed")]
+    named = await killed.create("named", claim="half-made")
+    for each in ("removed", "borrowed"):
+        killed.settle(each)
+    killed.doom("removed", [theirs[2].name])
+    killed.doom("borrowed", [theirs[3].name])
+    assert killed.is_doomed("removed") and not killed.is_doomed("unheard-of")
+    again = Volumes(root, held, users=lambda name: ["another"] if name == theirs[3].name else [])
+    await again.take_up(lambda container: container == "made")
+    assert {each.name for each in again.all()} == {theirs[1].name, theirs[3].name, named.name}
+    assert not any(again.is_doomed(each) for each in ("half-made", "made", "removed", "borrowed"))
+    await Volumes(root, held).take_up(lambda container: False)  # nothing is left to be taken up
+    assert len(again.all()) == 3
