@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -157,10 +158,10 @@ def test_refusals_are_in_dockers_words(registry: Machine) -> None:
     assert f"An image does not exist locally with the tag: {ADDRESS}/none" in said
 
 
-def test_a_daemon_killed_in_mid_pull_leaves_nothing_and_pulls_again(host: Machine) -> None:
-    store = host.root / "halves"
-    store.mkdir()
-    made = Made(HALVES, "big", [layer("big", 3_000_000)])
+@contextmanager
+def half_a_registry(host: Machine, made: Made, store: Path) -> Iterator[Path]:
+    """One that stops in the middle of each layer while there is the file that it gives."""
+    store.mkdir(exist_ok=True)
     for content in (made.config, *made.blobs):
         (store / digest(content)).write_bytes(content)
     (store / "v1").write_bytes(made.manifest)
@@ -168,36 +169,34 @@ def test_a_daemon_killed_in_mid_pull_leaves_nothing_and_pulls_again(host: Machin
     server = started(host, sys.executable, "-c", HALF_A_REGISTRY, str(store))
     try:
         until(lambda: answers(host, HALVES), "the registry answers")
+        yield store / "half"
+    finally:
+        end(server)
+
+
+def scratch(host: Machine) -> Path:
+    return host.root / "data/images/blobs/tmp"
+
+
+def test_a_daemon_killed_in_mid_pull_leaves_nothing_and_pulls_again(host: Machine) -> None:
+    made = Made(HALVES, "big", [layer("big", 3_000_000)])
+    with half_a_registry(host, made, host.root / "halves") as half:
         pulling = host.docker_start("pull", f"{HALVES}/big:v1")
-        scratch = host.root / "data/images/blobs/tmp"
-        until(lambda: [path for path in scratch.iterdir() if path.stat().st_size], "half a layer is here")
+        until(lambda: [path for path in scratch(host).iterdir() if path.stat().st_size], "half a layer is here")
         host.kill()
         pulling.communicate(timeout=30)
         host.start()
-        assert list(scratch.iterdir()) == []
+        assert list(scratch(host).iterdir()) == []
         assert host.docker_run("image", "inspect", made.id).returncode != 0
-        (store / "half").unlink()
+        half.unlink()
         assert "Downloaded newer image" in host.docker("pull", f"{HALVES}/big:v1")
         host.docker("rmi", f"{HALVES}/big:v1")
-    finally:
-        end(server)
 
 
 def test_a_pull_ends_with_its_client(host: Machine, tmp_path: Path) -> None:
-    store = tmp_path
-    made = Made(HALVES, "left", [layer("left", 1_000_000)])
-    for content in (made.config, *made.blobs):
-        (store / digest(content)).write_bytes(content)
-    (store / "v1").write_bytes(made.manifest)
-    (store / "half").touch()
-    server = started(host, sys.executable, "-c", HALF_A_REGISTRY, str(store))
-    try:
-        until(lambda: answers(host, HALVES), "the registry answers")
+    with half_a_registry(host, Made(HALVES, "left", [layer("left", 1_000_000)]), tmp_path):
         pulling = host.docker_start("pull", f"{HALVES}/left:v1")
-        scratch = host.root / "data/images/blobs/tmp"
-        until(lambda: list(scratch.iterdir()), "a layer comes")
+        until(lambda: list(scratch(host).iterdir()), "a layer comes")
         pulling.kill()
         pulling.communicate(timeout=30)
-        until(lambda: not list(scratch.iterdir()), "the pull is given up")
-    finally:
-        end(server)
+        until(lambda: not list(scratch(host).iterdir()), "the pull is given up")
