@@ -22,6 +22,7 @@ from shoal.api.errors import Conflict, InvalidArgument, NotFound
 from shoal.engine.images import index as index_file
 from shoal.engine.images import reference
 from shoal.engine.images.blobs import Blobs
+from shoal.engine.images.catalog import Catalog, new_name
 from shoal.engine.images.changes import apply_changes
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, parse_config
 from shoal.engine.images.importer import Imported, Importer
@@ -60,11 +61,7 @@ class Images:
         self._imports = asyncio.Semaphore(CONCURRENT_IMPORTS)
         self._importing = 0
         found = index_file.load(self._path)
-        self._tags: dict[str, str] = found.tags
-        self._records: dict[str, ImageRecord] = found.images
-        self._images: dict[str, Image] = {}
-        for image_id in self._records:
-            self._read(image_id)
+        self._catalog = Catalog(found, [parse_config(self.blobs.read(image_id), image_id) for image_id in found.images])
         self._sweep()
 
     # --- reading ---
@@ -74,27 +71,24 @@ class Images:
 
         Raises NotFound, or InvalidArgument where `text` is no reference at all.
         """
-        image_id = self._resolve_id(text)
+        image_id = self._catalog.find(text)
         if image_id is None:
             raise NotFound(f"No such image: {text}")
-        return self._images[image_id]
+        return self._catalog.get(image_id)
 
     def has(self, text: str) -> bool:
         try:
-            return self._resolve_id(text) is not None
+            return self._catalog.find(text) is not None
         except InvalidArgument:
             return False
 
     def all(self) -> list[Image]:
         """Every image, newest first."""
-        return sorted(self._images.values(), key=lambda image: image.created, reverse=True)
+        return sorted(self._catalog.images.values(), key=lambda image: image.created, reverse=True)
 
     def layers_of(self, image_id: str) -> Sequence[str]:
         """The diff ids of an image, lowest first. Raises NotFound."""
-        image = self._images.get(image_id)
-        if image is None:
-            raise NotFound(f"No such image: {image_id}")
-        return image.layers
+        return self._catalog.get(image_id).layers
 
     def layer_bytes(self, image_id: str) -> list[int]:
         """The unpacked bytes of each layer, lowest first."""
@@ -110,7 +104,7 @@ class Images:
         return sum(self._driver.layers().values())
 
     def record(self, image_id: str) -> ImageRecord:
-        return self._records[image_id]
+        return self._catalog.records[image_id]
 
     def layer_blob(self, chain_id: str, wanted: str) -> str:
         """The stored blob of a layer that is unpacked: `wanted` where it is here, else another of it, else ""."""
@@ -118,19 +112,23 @@ class Images:
             return ""
         if self.blobs.has(wanted):
             return wanted
-        known = (blob for image_id, record in self._records.items()
-                 for chain, blob in zip(chain_ids(self._images[image_id].layers), record.layers, strict=False)
-                 if chain == chain_id)
-        return next(filter(self.blobs.has, known), "")
+        return next(filter(self.blobs.has, self._catalog.blobs_of(chain_id)), "")
 
     def names_in(self, repository: str) -> list[reference.Reference]:
         """The tags of a repository, sorted."""
-        return [name for name in map(reference.parse, sorted(self._tags)) if name.name == repository]
+        return self._catalog.names_in(repository)
 
     def repositories_of(self, blob: str) -> list[reference.Reference]:
         """Where images that have the blob came from, or were pushed to."""
-        return [reference.parse(name) for record in self._records.values() if blob in record.layers
-                for name in record.repo_digests]
+        return self._catalog.repositories_of(blob)
+
+    def steps_after(self, parent_id: str, cache_key: str) -> list[Image]:
+        """The images that a build made of another one ("": of none) by doing just that, the newest last."""
+        return self._catalog.steps_after(parent_id, cache_key)
+
+    def has_children(self, image_id: str) -> bool:
+        """Whether others were made of it, by a build or a commit."""
+        return self._catalog.has_children(image_id)
 
     # --- getting images in ---
 
@@ -155,9 +153,9 @@ class Images:
     async def add(self, item: Imported) -> Image:
         """Name an image whose content is on disk. Call it within `importing`."""
         async with self._lock:
-            self._add(item)
+            self._catalog.add(item, time.time())
             await self._save()
-        return self._images[item.image.id]
+        return self._catalog.get(item.image.id)
 
     async def load(self, archive: Path) -> list[Imported]:
         """Take in every image of a `docker save` or OCI archive, and its names."""
@@ -165,7 +163,7 @@ class Images:
             loaded = await asyncio.to_thread(self._importer.load, archive)
             async with self._lock:
                 for item in loaded:
-                    self._add(item)
+                    self._catalog.add(item, time.time())
                 await self._save()
         for item in loaded:
             self.emit("load", item.image.id, {"name": item.tags[0].familiar if item.tags else item.image.id})
@@ -176,7 +174,7 @@ class Images:
         architecture: str = "",
     ) -> Image:
         """Make an image of one layer from the tar of a root file system."""
-        name = self._new_name(repository, tag) if repository else None
+        name = new_name(repository, tag) if repository else None
         config = apply_changes(ImageConfig(), changes)
         async with self._imports, self.importing():
             made = await asyncio.to_thread(
@@ -186,11 +184,9 @@ class Images:
                 comment=comment or "Imported from -",
                 architecture=architecture,
             )
-            async with self._lock:
-                self._add(Imported(made.image, made.record, (name,) if name else ()))
-                await self._save()
-        self.emit("import", made.image.id, {"name": name.familiar if name else made.image.id})
-        return self._images[made.image.id]
+            image = await self.add(Imported(made.image, made.record, (name,) if name else ()))
+        self.emit("import", image.id, {"name": name.familiar if name else image.id})
+        return image
 
     async def commit(
         self, archive: Path, parent_id: str, config: ImageConfig, *, changes: Iterable[str] = (), repository: str = "",
@@ -200,19 +196,16 @@ class Images:
 
         `command`: what made the layer, for the history. Raises NotFound where the parent is no more.
         """
-        name = self._new_name(repository, tag) if repository else None
+        name = new_name(repository, tag) if repository else None
         parent, now = self.resolve(parent_id), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         entry = HistoryEntry(created=now, created_by=command, author=author, comment=comment)
         draft = msgspec.structs.replace(
             parent, config=apply_changes(config, changes), created=now, author=author, comment=comment,
             history=(*parent.history, entry))
-        record = self._records[parent.id]
+        record = self._catalog.records[parent.id]
         async with self._imports, self.importing():
             made = await asyncio.to_thread(self._importer.commit, archive, parent, record.layers, record.size, draft)
-            async with self._lock:
-                self._add(Imported(made.image, made.record, (name,) if name else ()))
-                await self._save()
-        return self._images[made.image.id]
+            return await self.add(Imported(made.image, made.record, (name,) if name else ()))
 
     async def extend(self, parent_id: str, draft: Image, layer: Path | None, *, cache_key: str) -> Image:
         """A step of a build: `draft` on the layers of another image ("": on none) and the plain tar at `layer`, if any.
@@ -220,13 +213,13 @@ class Images:
         Raises NotFound where the parent is no more.
         """
         parent = self.resolve(parent_id) if parent_id else Image(id="")
-        record = self._records[parent_id] if parent_id else ImageRecord()
+        record = self._catalog.records[parent_id] if parent_id else ImageRecord()
         return await self._take(lambda: self._importer.extend(layer, parent, record, draft), cache_key)
 
     async def extend_as(self, parent_id: str, draft: Image, source_id: str, *, cache_key: str) -> Image:
         """As `extend`, with the first of the layers of another image that the parent does not have, or with none."""
         parent_layers = self.layers_of(parent_id) if parent_id else ()
-        record, sizes = self._records[source_id], self.layer_bytes(source_id)
+        record, sizes = self._catalog.records[source_id], self.layer_bytes(source_id)
         count = len(parent_layers) + (0 if draft.history[-1].empty_layer else 1)
         whole = msgspec.structs.replace(draft, layers=self.resolve(source_id).layers[:count])
         return await self._take(
@@ -236,42 +229,34 @@ class Images:
         async with self._imports, self.importing():
             made = await asyncio.to_thread(make)
             step = msgspec.structs.replace(made.record, cache_key=cache_key)
-            async with self._lock:
-                self._add(Imported(made.image, step))
-                await self._save()
-        return self._images[made.image.id]
+            return await self.add(Imported(made.image, step))
 
     # --- the steps of builds ---
-
-    def steps_after(self, parent_id: str, cache_key: str) -> list[Image]:
-        """The images that a build made of another one ("": of none) by doing just that, the newest last."""
-        return sorted((self._images[image_id] for image_id, record in self._records.items()
-                       if record.cache_key == cache_key and record.parent == parent_id),
-                      key=lambda image: (image.created, self._records[image.id].added))
-
-    def has_children(self, image_id: str) -> bool:
-        return any(record.parent == image_id for record in self._records.values())
 
     async def forget_steps(self, image_ids: Iterable[str]) -> tuple[list[str], int]:
         """Remove those of the images that have no name and no user. Returns which, and the bytes freed."""
         async with self._lock:
             before, gone = self.total_bytes(), []
             for image_id in image_ids:
-                if image_id in self._images and not self._names(image_id) and not any(self.users(image_id)):
+                if image_id in self._catalog.images and not self._is_needed(image_id):
                     await self._delete(image_id)
                     gone.append(image_id)
             await self._save()
             return gone, before - self.total_bytes()
 
+    def _is_needed(self, image_id: str) -> bool:
+        """Whether it has a name, or who uses it."""
+        return bool(self._catalog.names(image_id)) or any(self.users(image_id))
+
     async def _delete_with_steps(self, image_id: str) -> list[Removal]:
         """The image, and the steps that led to it and to nothing else."""
         removals: list[Removal] = []
         while True:
-            parent_id = self._records[image_id].parent
+            parent_id = self._catalog.records[image_id].parent
             removals += await self._delete(image_id)
-            parent = self._records.get(parent_id)
-            if (parent is None or not parent.cache_key or self._names(parent_id) or self.has_children(parent_id)
-                    or any(self.users(parent_id))):
+            parent = self._catalog.records.get(parent_id)
+            if (parent is None or not parent.cache_key or self._catalog.has_children(parent_id)
+                    or self._is_needed(parent_id)):
                 return removals
             image_id = parent_id
 
@@ -280,9 +265,9 @@ class Images:
     async def tag(self, text: str, repository: str, tag: str) -> None:
         """Give an image one more name; taken from another image where it was that one's."""
         image = self.resolve(text)
-        name = self._new_name(repository, tag)
+        name = new_name(repository, tag)
         async with self._lock:
-            self._name(str(name), image.id)
+            self._catalog.name(str(name), image.id, time.time())
             await self._save()
         self.emit("tag", image.id, {"name": name.familiar})
 
@@ -293,8 +278,8 @@ class Images:
         """
         async with self._lock:
             image = self.resolve(text)
-            names = self._names(image.id)
-            by_name = self._name_meant(text, image.id)
+            names = self._catalog.names(image.id)
+            by_name = self._catalog.name_meant(text, image.id)
             last = len(names) <= 1
             if by_name is not None:
                 if last and not force:
@@ -309,7 +294,7 @@ class Images:
                 refuse_used(image.id, self.users(image.id), force=force)
                 doomed, last = names, True
             used = last and by_name is not None and any(user.running for user in self.users(image.id))
-            removals = self._untag(image.id, doomed)
+            removals = self._catalog.untag(image.id, doomed)
             if last and not used:
                 removals += await self._delete_with_steps(image.id)
             await self._save()
@@ -327,14 +312,14 @@ class Images:
         async with self._lock:
             before = self.total_bytes()
             for image in self.all():
-                if image.id not in self._images or self.has_children(image.id):
+                if image.id not in self._catalog.images or self._catalog.has_children(image.id):
                     continue  # gone with another one, or a step that others were built on
-                names = self._names(image.id)
+                names = self._catalog.names(image.id)
                 if (dangling_only and names) or any(True for _ in self.users(image.id)):
                     continue
-                if until is not None and self._records[image.id].added > until:
+                if until is not None and self._catalog.records[image.id].added > until:
                     continue
-                removals += self._untag(image.id, names)
+                removals += self._catalog.untag(image.id, names)
                 removals += await self._delete_with_steps(image.id)
             await self._save()
             freed = before - self.total_bytes()
@@ -342,102 +327,16 @@ class Images:
 
     # --- inside ---
 
-    def _resolve_id(self, text: str) -> str | None:
-        if text in self._images:
-            return text
-        prefix = reference.as_id_prefix(text)
-        if prefix is not None and len(prefix) == 64:
-            return "sha256:" + prefix if "sha256:" + prefix in self._images else None
-        named = None if text.startswith("sha256:") else self._named(reference.parse(text))
-        if named is not None or prefix is None:
-            return named
-        found = [image_id for image_id in self._images if image_id[7:].startswith(prefix)]
-        if len(found) > 1:
-            raise NotFound(f"No such image: {text} (the prefix is ambiguous)")
-        return found[0] if found else None
-
-    def _named(self, wanted: reference.Reference) -> str | None:
-        if not wanted.digest:
-            return self._tags.get(str(wanted))
-        full = f"{wanted.name}@{wanted.digest}"
-        for image_id, record in self._records.items():
-            if full in record.repo_digests:
-                return image_id
-        return wanted.digest if wanted.digest in self._images and self._is_named(wanted) else None
-
-    def _is_named(self, wanted: reference.Reference) -> bool:
-        return any(name.startswith(wanted.name + ":") for name in self._names(wanted.digest))
-
-    def _name_meant(self, text: str, image_id: str) -> str | None:
-        """The name that `text` is, or None where it is an id."""
-        prefix = reference.as_id_prefix(text)
-        if text.startswith("sha256:") or (prefix is not None and len(prefix) == 64):
-            return None
-        full = str(reference.parse(text))
-        return full if self._tags.get(full) == image_id else None
-
-    def _names(self, image_id: str) -> list[str]:
-        return sorted(name for name, named in self._tags.items() if named == image_id)
-
-    def _new_name(self, repository: str, tag: str) -> reference.Reference:
-        name = reference.parse(f"{repository}:{tag}" if tag else repository)
-        if name.digest:
-            raise InvalidArgument("refusing to create a tag with a digest reference")
-        return name
-
-    def _add(self, item: Imported) -> None:
-        self._records[item.image.id] = index_file.merged(self._records.get(item.image.id), item.record)
-        self._images[item.image.id] = msgspec.structs.replace(item.image, size=item.record.size)
-        self._refresh(item.image.id)
-        for name in item.tags:
-            if name.tag:
-                self._name(str(name), item.image.id)
-
-    def _name(self, name: str, image_id: str) -> None:
-        before = self._tags.get(name)
-        self._tags[name] = image_id
-        record = self._records[image_id]
-        self._records[image_id] = msgspec.structs.replace(record, last_tagged=time.time())
-        self._refresh(image_id)
-        if before is not None and before != image_id:
-            self._refresh(before)
-
-    def _refresh(self, image_id: str) -> None:
-        """Bring the names on the image in line with the index."""
-        record = self._records[image_id]
-        self._images[image_id] = msgspec.structs.replace(
-            self._images[image_id],
-            repo_tags=tuple(reference.parse(name).familiar for name in self._names(image_id)),
-            repo_digests=record.repo_digests,
-            size=record.size,
-            last_tagged=record.last_tagged,
-        )
-
-    def _read(self, image_id: str) -> None:
-        self._images[image_id] = parse_config(self.blobs.read(image_id), image_id)
-        self._refresh(image_id)
-
-    def _untag(self, image_id: str, names: Sequence[str]) -> list[Removal]:
-        removals = []
-        for name in names:
-            del self._tags[name]
-            removals.append(Removal(untagged=reference.parse(name).familiar))
-        self._records[image_id], lost = index_file.forgotten(self._records[image_id], names, self._names(image_id))
-        removals += [Removal(untagged=reference.parse(digest).familiar) for digest in lost]
-        self._refresh(image_id)
-        return removals
-
     async def _delete(self, image_id: str) -> list[Removal]:
         """Forget the image; the index is saved before any content goes."""
-        image = self._images.pop(image_id)
-        record = self._records.pop(image_id)
+        image, record = self._catalog.forget(image_id)
         await self._save()
         if self._importing:
             return [Removal(deleted=image_id)]  # an import may be counting on a layer: the next start sweeps
-        kept_chains = {chain for other in self._images.values() for chain in chain_ids(other.layers)}
+        kept_chains = {chain for other in self._catalog.images.values() for chain in chain_ids(other.layers)}
         kept_chains |= self._driver.layers_in_use()
         doomed = [chain for chain in chain_ids(image.layers) if chain not in kept_chains]
-        kept_blobs = {blob for other in self._records.values() for blob in other.blobs}
+        kept_blobs = {blob for other in self._catalog.records.values() for blob in other.blobs}
         await asyncio.to_thread(self._discard, doomed, [image_id, *(set(record.blobs) - kept_blobs)])
         return [Removal(deleted=image_id), *(Removal(deleted=chain) for chain in reversed(doomed))]
 
@@ -449,8 +348,8 @@ class Images:
 
     def _sweep(self) -> None:
         """Remove the content that a crash left without a name in the index."""
-        kept = {blob for record in self._records.values() for blob in record.blobs} | set(self._records)
-        chains = {chain for image in self._images.values() for chain in chain_ids(image.layers)}
+        kept = {blob for record in self._catalog.records.values() for blob in record.blobs} | set(self._catalog.records)
+        chains = {chain for image in self._catalog.images.values() for chain in chain_ids(image.layers)}
         chains |= self._driver.layers_in_use()
         self._discard(
             [chain for chain in self._driver.layers() if chain not in chains],
@@ -458,5 +357,4 @@ class Images:
         )
 
     async def _save(self) -> None:
-        snapshot = index_file.Index(tags=dict(self._tags), images=dict(self._records))
-        await asyncio.to_thread(index_file.save, self._path, snapshot)
+        await asyncio.to_thread(index_file.save, self._path, self._catalog.index())
