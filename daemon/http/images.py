@@ -18,11 +18,10 @@ from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply, tr
 from shoal.engine.images import reference
 from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.config import Image, config_json
-from shoal.engine.images.distribution.challenges import Credentials, parse_credentials
+from shoal.engine.images.distribution.challenges import parse_credentials
 from shoal.engine.images.distribution.progress import Sink
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.pusher import Pusher
-from shoal.engine.images.distribution.registry import Unreachable
 from shoal.engine.images.images import Images
 from shoal.engine.images.removal import Removal
 
@@ -155,21 +154,9 @@ class ImageRoutes:
             if everything:
                 await self._puller.pull_all(wanted, platform, credentials, progress)
             else:
-                await self._pull_or_keep(wanted, platform, credentials, progress)
+                await self._puller.pull(wanted, platform, credentials, progress)
 
         return await told(request, pull)
-
-    async def _pull_or_keep(self, wanted: reference.Reference, platform: str, credentials: Credentials,
-                            progress: Sink) -> None:
-        """A host without a way to the registry makes do with the image that it has, and says so."""
-        try:
-            await self._puller.pull(wanted, platform, credentials, progress)
-        except Unreachable as error:
-            here = self._images.resolve(str(wanted)) if self._images.has(str(wanted)) else None
-            if here is None or not provides(here, platform):
-                raise
-            progress({"status": f"{error.message}: the image that is here is kept"})
-            progress({"status": f"Status: Image is up to date for {wanted.familiar}"})
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         async with spooled(request, self._images.blobs.scratch) as archive:

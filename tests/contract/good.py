@@ -162,7 +162,6 @@ GOOD: dict[str, list[Good]] = {
     "POST /build/prune": [Good()],
     "POST /commit": [Good(query={"container": OVER}, body={"Env": ["A=1"]}, status=201)],
     "POST /images/create": [
-        Good(query={"fromImage": "busybox", "tag": "latest"}),
         Good(query={"fromSrc": "-", "repo": "contract", "tag": "imported"}, body=tar(file=b"x"),
              media_type="application/octet-stream")],
     "GET /images/{name}/json": [Good(path={"name": "busybox"})],

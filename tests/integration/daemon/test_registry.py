@@ -158,6 +158,15 @@ def test_refusals_are_in_dockers_words(registry: Machine) -> None:
     assert f"An image does not exist locally with the tag: {ADDRESS}/none" in said
 
 
+def test_a_pull_of_what_is_here_fails_without_its_registry(host: Machine) -> None:
+    """As with dockerd; what is here stays, and runs without being pulled."""
+    name = "127.0.0.1:1/kept:v1"
+    host.docker("tag", "busybox", name)
+    assert "127.0.0.1:1/v2/" in host.docker("pull", name, code=1)
+    assert host.docker("run", "--rm", name, "echo", "kept") == "kept"
+    host.docker("rmi", name)
+
+
 @contextmanager
 def half_a_registry(host: Machine, made: Made, store: Path) -> Iterator[Path]:
     """One that stops in the middle of each layer while there is the file that it gives."""
