@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
@@ -20,6 +20,7 @@ API_VERSION = "1.50"
 STDOUT, STDERR = 1, 2
 _FRAME = struct.Struct(">BxxxI")
 CHUNK = 64 * 1024
+JSON = {"Content-Type": "application/json"}
 
 
 class ClientError(ShoalError):
@@ -64,9 +65,11 @@ class Client:
         with self._answer(method, path, query, None) as answer:
             return answer.read()
 
-    def upload(self, path: str, query: dict[str, Any], content: BinaryIO) -> Iterator[dict[str, Any]]:
+    def upload(self, path: str, query: dict[str, Any], content: BinaryIO, headers: Mapping[str, str] | None = None
+               ) -> Iterator[dict[str, Any]]:
         """Send a file; the progress messages as they come."""
-        with self._answer("POST", path, query, content, "application/x-tar") as answer:
+        more = {**(headers or {}), "Content-Type": "application/x-tar"}
+        with self._answer("POST", path, query, content, more) as answer:
             yield from _messages(answer)
 
     def messages(self, method: str, path: str, query: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
@@ -95,13 +98,14 @@ class Client:
         return taken
 
     def _answer(
-        self, method: str, path: str, query: dict[str, Any] | None, body: Any, content_type: str = "application/json"
+        self, method: str, path: str, query: dict[str, Any] | None, body: Any,
+        headers: Mapping[str, str] = JSON,
     ) -> http.client.HTTPResponse:
         connection = self._connect()
-        headers = {"Content-Type": content_type} if body is not None else {}
         chunked = body is not None and not isinstance(body, bytes)
         try:
-            connection.request(method, self._target(path, query), body, headers, encode_chunked=chunked)
+            connection.request(method, self._target(path, query), body, headers if body is not None else {},
+                               encode_chunked=chunked)
             answer = connection.getresponse()
         except OSError as error:
             raise ClientError(f"cannot talk to {self.host}: {error}") from error
@@ -144,7 +148,9 @@ def demultiplex(stream: socket.socket) -> Iterator[tuple[int, bytes]]:
 
 
 def _query(query: dict[str, Any] | None) -> str:
-    words = {name: _word(value) for name, value in (query or {}).items() if value is not None}
+    """A tuple is a parameter that is there several times."""
+    words = [(name, _word(one)) for name, value in (query or {}).items() if value is not None
+             for one in (value if isinstance(value, tuple) else (value,))]
     return f"?{urlencode(words)}" if words else ""
 
 

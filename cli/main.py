@@ -11,6 +11,7 @@ from shoal.api.errors import ShoalError
 from shoal.cli.client import Client
 
 COMMANDS = {
+    "build": ("build", "build"),
     "context": ("context", "context"),
     "doctor": ("doctor", "doctor"),
     "exec": ("container", "execute"),

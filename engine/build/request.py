@@ -30,7 +30,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     network_mode: str = ""
     extra_hosts: tuple[str, ...] = ()
     cgroup_parent: str = ""
-    isolation: str = ""
     secrets: Mapping[str, bytes] = MappingProxyType({})
 
     @property

@@ -1,0 +1,67 @@
+"""What a build is sent: the files of a folder but for what its .dockerignore leaves out, as a tar.
+
+Every file is root's, so that equal files give equal builds whoever sends them.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from shoal.api.errors import InvalidArgument
+from shoal.api.ignore import Ignored, read_patterns
+
+DOCKERFILE, IGNORE = "Dockerfile", ".dockerignore"
+OUTSIDE = ".dockerfile-from-elsewhere"
+"""What a Dockerfile is called in a context that it does not lie in."""
+
+
+def pack(folder: Path, dockerfile: Path | None, target: IO[bytes]) -> str:
+    """Write the context to `target`; the name of the Dockerfile in it. `dockerfile` None: the folder's own.
+
+    Raises InvalidArgument where one of them is missing.
+    """
+    if not folder.is_dir():
+        raise InvalidArgument(f"the build context {folder} is not a folder")
+    place = dockerfile or folder / DOCKERFILE
+    if not place.is_file():
+        raise InvalidArgument(f"there is no Dockerfile at {place}: say where it is with --file")
+    inside = place.resolve().is_relative_to(folder.resolve())
+    name = str(place.resolve().relative_to(folder.resolve())) if inside else OUTSIDE
+    ignore = folder / IGNORE
+    patterns = read_patterns(ignore.read_text(errors="replace")) if ignore.is_file() else []
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sent(folder, Ignored(patterns), {name, IGNORE}):
+            archive.add(folder / path, path, recursive=False, filter=_of_root)
+        if not inside:
+            archive.add(place, OUTSIDE, recursive=False, filter=_of_root)
+    return name
+
+
+def sent(folder: Path, left_out: Ignored, always: set[str]) -> Iterator[str]:
+    """The paths to send, each folder before what is in it. `always`: also where they are left out."""
+    for parent, folders, files in os.walk(folder):
+        below = "" if parent == str(folder) else os.path.relpath(parent, folder)
+        kept = []
+        for name in sorted(folders):
+            path = posixpath.join(below, name)
+            needed = left_out.has_exceptions or any(each.startswith(path + "/") for each in always)
+            if path not in left_out or needed:
+                kept.append(name)
+            if path not in left_out:
+                yield path
+        folders[:] = kept  # links to folders are not gone into
+        for name in sorted(files):
+            path = posixpath.join(below, name)
+            if path not in left_out or path in always:
+                yield path
+
+
+def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member

@@ -1,0 +1,103 @@
+"""`shoal build`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shoal.api.errors import InvalidArgument
+from shoal.cli.buildcontext import pack
+from shoal.cli.client import Client
+from shoal.cli.output import reading
+
+SECRETS_HEADER = "X-Shoal-Build-Secrets"
+MAX_SECRET_BYTES = 4096
+"""Of all of them: they go in a header."""
+
+
+@click.command()
+@click.option("-t", "--tag", multiple=True, metavar="NAME[:TAG]", help="What the image is called.")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="The Dockerfile, where it is not PATH/Dockerfile.")
+@click.option("--build-arg", multiple=True, metavar="NAME[=VALUE]", help="An ARG; without a value, the environment's.")
+@click.option("--label", multiple=True, metavar="NAME=VALUE")
+@click.option("--target", default="", help="The stage to build.")
+@click.option("--no-cache", is_flag=True, help="Do every step again.")
+@click.option("--pull", is_flag=True, help="Ask the registry for newer images to start from.")
+@click.option("--cache-from", multiple=True, metavar="IMAGE")
+@click.option("--network", default="", help="Of RUN.")
+@click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
+@click.option("--platform", default="", metavar="OS/ARCH")
+@click.option("--secret", multiple=True, metavar="id=ID[,src=FILE]", help="For RUN --mount=type=secret.")
+@click.option("-q", "--quiet", is_flag=True, help="Say only the id of the image.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.pass_obj
+def build(client: Client, /, path: Path, file: Path | None, **options: Any) -> None:
+    """Build an image from the Dockerfile and the files at PATH."""
+    query: dict[str, Any] = {
+        "t": options["tag"], "target": options["target"], "networkmode": options["network"],
+        "platform": options["platform"], "nocache": options["no_cache"], "pull": options["pull"], "q": options["quiet"],
+        "rm": True, "forcerm": True, "extrahosts": options["add_host"], "cachefrom": list(options["cache_from"]),
+        "buildargs": arguments(options["build_arg"]),
+        "labels": dict(_pair(text, "--label") for text in options["label"]),
+    }
+    headers = {SECRETS_HEADER: encoded(options["secret"])} if options["secret"] else {}
+    with tempfile.TemporaryFile() as archive:
+        query["dockerfile"] = pack(path, file, archive)
+        archive.seek(0)
+        with reading(archive, "sending") as content:
+            for message in client.upload("/build", query, content, headers):
+                sys.stdout.write(message.get("stream") or _status(message))
+                sys.stdout.flush()
+
+
+def _status(message: dict[str, Any]) -> str:
+    """A line of a pull, unless it is a mere figure."""
+    if not message.get("status") or message.get("progress"):
+        return ""
+    return f"{message['id']}: {message['status']}\n" if message.get("id") else f"{message['status']}\n"
+
+
+def arguments(given: tuple[str, ...]) -> dict[str, str | None]:
+    """As the API has them: those of the environment are left out where it has none."""
+    values = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if equals:
+            values[name] = value
+        elif name in os.environ:
+            values[name] = os.environ[name]
+    return dict(values)
+
+
+def encoded(given: tuple[str, ...]) -> str:
+    """The secrets, as their header has them. Raises InvalidArgument."""
+    secrets: dict[str, str] = {}
+    total = 0
+    for text in given:
+        words = dict(_pair(word, "--secret") for word in text.split(","))
+        if not words.get("id") or words.keys() - {"id", "src", "source", "type"}:
+            raise InvalidArgument(f"--secret {text!r}: write id=ID,src=FILE")
+        place = Path(words.get("src") or words.get("source") or words["id"])
+        try:
+            content = place.read_bytes()
+        except OSError as error:
+            raise InvalidArgument(f"--secret {text!r}: {place}: {error.strerror}") from error
+        total += len(content)
+        if total > MAX_SECRET_BYTES:
+            raise InvalidArgument(f"--secret {text!r}: all secrets together have at most {MAX_SECRET_BYTES} bytes")
+        secrets[words["id"]] = base64.b64encode(content).decode()
+    return base64.b64encode(json.dumps(secrets).encode()).decode()
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidArgument(f"{option} {text!r}: write NAME=VALUE")
+    return name, value

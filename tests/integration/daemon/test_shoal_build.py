@@ -1,0 +1,63 @@
+"""`shoal build` against a daemon: its files, its secrets, its arguments, and how it fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon.host import Machine
+
+pytestmark = pytest.mark.root
+
+DOCKERFILE = """\
+FROM busybox
+ARG WHO=nobody
+COPY . /in
+RUN --mount=type=secret,id=key ls /in > /listed && cat /run/secrets/key > /length && echo $WHO > /who
+"""
+
+
+def shoal(host: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{host.socket}", "build", *words],
+        capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / ".dockerignore").write_text("left-out\n")
+    for name in ("sent", "left-out"):
+        (context / name).write_text(name)
+    (tmp_path / "key").write_text("s3cret")
+    return context
+
+
+def test_an_image_is_built_of_a_folder(host: Machine, folder: Path) -> None:
+    done = shoal(host, "--tag", "one", "--tag", "two:v1", "--build-arg", "WHO=me", "--label", "made=here",
+                 "--secret", f"id=key,src={folder.parent}/key", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "Step 1/5 : FROM busybox" in done.stdout and "Successfully tagged two:v1" in done.stdout
+    assert host.docker("run", "--rm", "one", "cat", "/listed", "/length", "/who").split() == [
+        "Dockerfile", "sent", "s3cretme"]
+    assert host.docker("run", "--rm", "two:v1", "ls", "/run/secrets", code=1)
+    assert host.inspect("one")["Config"]["Labels"]["made"] == "here"
+    quiet = shoal(host, "--quiet", "--build-arg", "WHO=me", "--label", "made=here",
+                  "--secret", f"id=key,src={folder.parent}/key", str(folder))
+    assert quiet.stdout.strip() == host.inspect("one")["Id"]  # all of it was in the cache
+    host.docker("rmi", "one", "two:v1")
+
+
+def test_failures_name_the_place(host: Machine, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM busybox\nRUN exit 3\n")
+    done = shoal(host, str(folder))
+    assert done.returncode == 1
+    assert "returned a non-zero code: 3" in done.stderr
+    (folder / "Dockerfile").write_text("FROM busybox\nRAN true\n")
+    done = shoal(host, str(folder))
+    assert done.returncode == 1 and "RAN" in done.stderr
