@@ -96,7 +96,7 @@ class Containers:
             HostConfig(network_mode=command.network or request.network_mode or "default", limits=request.limits,
                        ulimits=request.ulimits, shm_size_bytes=request.shm_size_bytes, mounts=command.mounts,
                        extra_hosts=request.extra_hosts, cgroup_parent=request.cgroup_parent,
-                       isolation=request.isolation, log=LogConfig(driver="none")))
+                       log=LogConfig(driver="none")))
         for warning in made.warnings:
             await send(output.stream(f" ---> [Warning] {warning}\n"))
         await send(output.stream(f" ---> Running in {short(made.id)}\n"))
