@@ -22,8 +22,8 @@ from shoal.engine.build.builder import Builder
 from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
 
-BUILDKIT = ("this host builds with the classic builder: set DOCKER_BUILDKIT=0 for `docker build`, or use `shoal build`; "
-            "heredocs, RUN --mount and COPY --chmod and --link work there, too")
+BUILDKIT = ("this host builds with the classic builder: set DOCKER_BUILDKIT=0 for `docker build`, or use "
+            "`shoal build`; heredocs, RUN --mount and COPY --chmod and --link work there, too")
 SECRETS_HEADER = "X-Shoal-Build-Secrets"
 """{"id": "base64"}, as base64 of JSON: the secrets of RUN --mount=type=secret."""
 

@@ -1,0 +1,110 @@
+"""Builds that the corpus cannot show: they are cut off, come from a network, or are made twice."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shoal.cli.client import Client
+from shoal.lab.processes import entering
+from tests.integration.daemon.host import Machine, end, until
+
+pytestmark = [pytest.mark.root, pytest.mark.clients]
+
+PORT = 5007
+LASTING = "FROM busybox\nRUN echo first > /first\nRUN echo begun; sleep 1000\n"
+
+
+@pytest.fixture
+def files(host: Machine, tmp_path: Path) -> Iterator[Path]:
+    """A folder that is served on the machine's loopback."""
+    server = subprocess.Popen([*entering(host.init_pid), sys.executable, "-m", "http.server", "--bind", "127.0.0.1",
+                               "--directory", str(tmp_path), str(PORT)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    look = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/')"
+    try:
+        until(lambda: host.inside(sys.executable, "-c", look).returncode == 0, "the files are served")
+        yield tmp_path
+    finally:
+        end(server)
+
+
+def begin(host: Machine) -> subprocess.Popen[str]:
+    building = host.docker_start("build", "--tag", "lasting", "-")
+    assert building.stdin is not None
+    building.stdin.write(LASTING)
+    building.stdin.close()
+    building.stdin = None
+    until(lambda: running(host), "its last step runs")
+    return building
+
+
+def running(host: Machine) -> bool:
+    return "sleep 1000" in host.docker("ps", "--no-trunc", "--format", "{{.Command}}")
+
+
+def is_clean(host: Machine) -> bool:
+    work = host.root / "data/build/work"
+    return not running(host) and not list(work.iterdir())
+
+
+def test_a_build_ends_with_its_client(host: Machine) -> None:
+    building = begin(host)
+    building.kill()
+    building.communicate(timeout=30)
+    until(lambda: is_clean(host), "the build is given up")
+
+
+def test_a_daemon_killed_in_mid_build_leaves_nothing_but_finished_steps(host: Machine) -> None:
+    building = begin(host)
+    host.kill()
+    building.communicate(timeout=30)
+    host.start()
+    until(lambda: is_clean(host), "what was left is taken away")
+    said = host.docker("build", "--tag", "whole", "-", stdin=LASTING.partition("RUN echo begun")[0])
+    assert "Using cache" in said
+    host.docker("rmi", "whole")
+
+
+def test_files_come_from_urls_and_are_checked(host: Machine, files: Path) -> None:
+    (files / "tool").write_bytes(b"from afar")
+    right = hashlib.sha256(b"from afar").hexdigest()
+    add = "FROM busybox\nADD --checksum=sha256:{} http://127.0.0.1:" + str(PORT) + "/tool /opt/\n"
+    host.docker("build", "--tag", "tooled", "-", stdin=add.format(right))
+    assert host.docker("run", "--rm", "tooled", "cat", "/opt/tool") == "from afar"
+    said = host.docker("build", "-", stdin=add.format("0" * 64), code=1)
+    assert right in said
+    host.docker("rmi", "tooled")
+
+
+def test_a_dockerfile_and_a_context_may_lie_at_a_url(host: Machine, files: Path) -> None:
+    (files / "Dockerfile.txt").write_text("FROM busybox\nRUN echo afar > /made\n")
+    build_from(host, "Dockerfile.txt")
+    assert host.docker("run", "--rm", "afar", "cat", "/made") == "afar"
+    (files / "Dockerfile").write_text("FROM busybox\nCOPY Dockerfile.txt /copied\n")
+    subprocess.run(["tar", "--create", "--file", "context.tar", "Dockerfile", "Dockerfile.txt"], cwd=files, check=True)
+    build_from(host, "context.tar")
+    assert "echo afar" in host.docker("run", "--rm", "afar", "cat", "/copied")
+    host.docker("rmi", "--force", "afar")
+
+
+def build_from(host: Machine, name: str) -> None:
+    """The daemon fetches it. (The docker command would, by itself.)"""
+    said = Client(f"unix://{host.socket}").messages("POST", "/build", {
+        "t": "afar", "remote": f"http://127.0.0.1:{PORT}/{name}"})
+    assert "Successfully tagged afar:latest" in "".join(message.get("stream", "") for message in said)
+
+
+def test_equal_input_gives_an_equal_image(host: Machine) -> None:
+    """With SOURCE_DATE_EPOCH, whenever it is built."""
+    text = "FROM busybox\nRUN mkdir /a && date +%N > /dev/null && echo x > /a/b\nENV C=d\n"
+    ids = {host.docker("build", "--quiet", "--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1000", "-", stdin=text)
+           for _ in range(2)}
+    assert len(ids) == 1
+    assert host.inspect(ids.pop())["Created"].startswith("1970-01-01T00:16:40")
+    host.docker("builder", "prune", "--force", "--all")
