@@ -103,10 +103,10 @@ class Mounts:
         """Raises ShoalError."""
         try:
             for point in points:
-                volume = await self._volumes.mount(point.name, holder)
-                await content.fill(volume, root, point.target, foreign=self._volumes.foreign(point.name))
+                volume = await self._volumes.mounting.mount(point.name, holder)
+                await content.fill(volume, root, point.target, foreign=self._volumes.mounting.foreign(point.name))
         finally:
-            await self._volumes.release(holder)
+            await self._volumes.mounting.release(holder)
 
     # --- at a start ---
 
@@ -115,7 +115,8 @@ class Mounts:
         sources = {}
         for point in points:
             if point.type == "volume":
-                source, foreign = await self._volumes.mount(point.name, holder), self._volumes.foreign(point.name)
+                mounting = self._volumes.mounting
+                source, foreign = await mounting.mount(point.name, holder), mounting.foreign(point.name)
             elif point.type == "image":
                 source, foreign = await self._rootfs.prepare(_image_root(holder, point), point.image_id), False
             else:
@@ -128,7 +129,7 @@ class Mounts:
 
     async def close(self, points: Iterable[MountPoint], holder: str) -> None:
         """Let go of what was mounted for it. Idempotent; a volume that cannot be let go of is logged."""
-        await self._volumes.release(holder)
+        await self._volumes.mounting.release(holder)
         for point in points:
             if point.type == "image":
                 await self._rootfs.remove(_image_root(holder, point))
@@ -137,7 +138,7 @@ class Mounts:
         """It runs."""
         for point in container.mounts:
             if point.type == "volume":
-                self._volumes.adopt(point.name, container.id)
+                self._volumes.mounting.adopt(point.name, container.id)
 
     def tell(self, action: str, container: Container) -> None:
         """Of each of its volumes: mount, unmount."""

@@ -19,7 +19,8 @@ async def recover(
     monitors: Monitors,
 ) -> None:
     """Containers, and the volumes that they hold. No plugin that does not answer holds that up."""
-    volumes.let_go_s, patience_s = 0.0, volumes.let_go_s
+    mounting = volumes.mounting
+    mounting.let_go_s, patience_s = 0.0, mounting.let_go_s
     await life.recover()
     for container in table.all():
         if container.state.status is Status.REMOVING:
@@ -30,7 +31,7 @@ async def recover(
     for container_id in life.monitors:
         mounts.adopt(table.get(container_id))
     await volumes.sweep(life.monitors)
-    volumes.let_go_s = patience_s
+    mounting.let_go_s = patience_s
     for root in rootfs.used():  # of containers that were being made, of images that were being read
         if not table.folder(root.partition("-")[0]).exists():
             await rootfs.remove(root)

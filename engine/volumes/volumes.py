@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -24,6 +23,7 @@ from shoal.api.ids import new_container_id
 from shoal.engine.containers.files import read_record, write_record
 from shoal.engine.containers.nouns import Pruned
 from shoal.engine.volumes import content
+from shoal.engine.volumes.background import Background
 from shoal.engine.volumes.claims import Claims
 from shoal.engine.volumes.client import PluginUnreachable
 from shoal.engine.volumes.discovery import Discovery
@@ -32,6 +32,7 @@ from shoal.engine.volumes.drivers import Drivers
 from shoal.engine.volumes.holds import Holds
 from shoal.engine.volumes.local import LocalDriver
 from shoal.engine.volumes.locks import NamedLocks
+from shoal.engine.volumes.mounting import Mounting
 from shoal.engine.volumes.nouns import ANONYMOUS_LABEL, LOCAL, Told, Volume
 from shoal.engine.volumes.options import check_foreign_name
 from shoal.engine.volumes.plugin import TIMEOUT_S, PluginDriver
@@ -40,9 +41,6 @@ log = logging.getLogger(__name__)
 
 RECORDS = ("volume.json", "volume.bad")
 """Of a volume, and one of a volume that cannot be read: that is left to who knows better."""
-
-LET_GO_S = 10.0
-"""So long the end of a container waits for its volumes to be unmounted; the rest is done behind it."""
 
 
 class Volumes:
@@ -61,27 +59,25 @@ class Volumes:
         discovery: Discovery | None = None,
         plugin_timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self.let_go_s = LET_GO_S
         self._root = root
         self._users = users
         self._emit = emit
         self._volumes: dict[str, Volume] = {}
         self._locks = NamedLocks()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._leaving: set[tuple[str, str]] = set()  # (volume, holder) that is being unmounted
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._local = LocalDriver(root)
         self.drivers = Drivers(self._local, discovery or Discovery(()), timeout_s=plugin_timeout_s)
-        self._holds = Holds(held)
+        self._background = Background()
+        self.mounting = Mounting(self._volumes.get, self.drivers, self._local, Holds(held), self._locks,
+                                 self._background)
         self._claims = Claims(held.with_name(f"{held.name}-claims"))
         for place in root.iterdir():
             if (record := read_record(place / "volume.json", Volume)) is not None:
-                self._volumes[record.name] = self._placed(record)
+                self._volumes[record.name] = record
 
     def _placed(self, volume: Volume) -> Volume:
         """With where it is, as far as that is known."""
-        place = self._local.place(volume.name) if volume.driver == LOCAL else self._holds.mountpoint(volume.name)
-        return msgspec.structs.replace(volume, mountpoint=str(place))
+        return msgspec.structs.replace(volume, mountpoint=self.mounting.place(volume))
 
     # --- reading ---
 
@@ -89,11 +85,11 @@ class Volumes:
         """Its record. Raises NotFound, "get <name>: no such volume"."""
         if name not in self._volumes:
             raise NotFound(f"get {name}: no such volume")
-        return self._volumes[name]
+        return self._placed(self._volumes[name])
 
     def all(self) -> list[Volume]:
         """Every volume that there is a record of, by name."""
-        return sorted(self._volumes.values(), key=lambda volume: volume.name)
+        return [self._placed(self._volumes[name]) for name in sorted(self._volumes)]
 
     def users(self, name: str) -> list[str]:
         """The ids of the containers that refer to it."""
@@ -110,7 +106,7 @@ class Volumes:
                 raise NotFound(f"get {name}: no such volume")
             return found
         if record.driver == LOCAL:
-            return record
+            return self._placed(record)
         try:
             driver = await self.drivers.plugin(record.driver)
             told = await driver.get(name, known=True)
@@ -118,7 +114,7 @@ class Volumes:
             raise ShoalError(f"get {name}: {error}") from error
         if told is None:
             raise NotFound(f"get {name}: no such volume")
-        return await _joined(record, driver, told)
+        return await _joined(self._placed(record), driver, told)
 
     async def listing(self, drivers: Collection[str] | None = None) -> tuple[list[Volume], list[str]]:
         """Every volume (of these drivers), by name, and a warning for each plugin that does not answer."""
@@ -146,7 +142,7 @@ class Volumes:
         for told in await plugin.list():
             record = self._volumes.get(told.name, Volume(name=told.name, driver=plugin.name))
             if record.driver == plugin.name:
-                shown.append(await _joined(record, plugin, told))
+                shown.append(await _joined(self._placed(record), plugin, told))
         return shown
 
     async def _probe(self, name: str) -> Volume | None:
@@ -192,7 +188,7 @@ class Volumes:
                     created_ns=time.time_ns(), anonymous=anonymous))
             if claim:
                 self._claims.take(claim, name)
-            return volume
+            return self._placed(volume)
 
     async def _existing(self, name: str, driver: str) -> Volume | None:
         """Raises Conflict where another driver has it, or its own does not answer."""
@@ -254,8 +250,8 @@ class Volumes:
             await asyncio.to_thread(_write, self._root / volume.name, record)
         except OSError as error:
             raise ShoalError(f"create {volume.name}: {error}") from error
-        self._volumes[volume.name] = self._placed(record)
-        return self._volumes[volume.name]
+        self._volumes[volume.name] = record
+        return record
 
     async def _forget(self, name: str) -> None:
         """The record goes first, so that what a crash leaves is no volume."""
@@ -334,72 +330,9 @@ class Volumes:
         """Of a volume that is `measurable`."""
         return await asyncio.to_thread(content.size_bytes, self._local.place(self.get(name).name))
 
-    # --- for those who hold them ---
-
-    def foreign(self, name: str) -> bool:
-        """Whether it is mounted while it is used: then nothing but a deadline ends a look into it."""
-        volume = self._volumes.get(name)
-        return volume is not None and (volume.driver != LOCAL or self._local.mounts(volume))
-
-    async def mount(self, name: str, holder: str) -> Path:
-        """Where the volume's content is, until `release`. Raises ShoalError."""
-        volume = self.get(name)
-        if not self.foreign(name):
-            return Path(volume.mountpoint)
-        async with self._locks.hold(name):
-            volume = self.get(name)
-            self._holds.put(name, holder, self._holds.of(name).get(holder, ""))
-            try:
-                driver = await self.drivers.get(volume.driver)
-                path = await driver.mount(volume, holder)
-            except PluginUnreachable as error:
-                raise ShoalError(f"error while mounting volume '{name}': {error}") from error  # perhaps it has: held on
-            except ShoalError as error:
-                self._holds.drop(name, holder)
-                raise ShoalError(f"error while mounting volume '{name}': {error}") from error
-            self._holds.put(name, holder, path)
-            self._volumes[name] = self._placed(volume)
-        return Path(path)
-
-    async def release(self, holder: str) -> None:
-        """Let go of whatever it holds. What takes longer than `let_go_s` goes on behind; what fails is logged."""
-        tasks = [self._later(self._unmount(name, holder)) for name in self._holds.by(holder)
-                 if (name, holder) not in self._leaving]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self.let_go_s)
-
-    async def _unmount(self, name: str, holder: str) -> None:
-        self._leaving.add((name, holder))
-        try:
-            await self._let_go(name, holder)
-        finally:
-            self._leaving.discard((name, holder))
-
-    async def _let_go(self, name: str, holder: str) -> None:
-        async with self._locks.hold(name):
-            if holder not in self._holds.of(name):
-                return
-            volume = self._volumes.get(name)
-            try:
-                if volume is not None:
-                    last = set(self._holds.of(name)) == {holder}
-                    await (await self.drivers.get(volume.driver)).unmount(volume, holder, last=last)
-            except (ShoalError, OSError) as error:
-                log.warning("event=volume-not-unmounted volume=%s holder=%s error=%s", name, holder, error)
-            self._holds.drop(name, holder)
-            if name in self._volumes:
-                self._volumes[name] = self._placed(self._volumes[name])
-
-    def adopt(self, name: str, holder: str) -> None:
-        """It runs with this volume, and was started by a shoald that did not write that down."""
-        volume = self._volumes.get(name)
-        if volume is not None and self.foreign(name) and holder not in self._holds.of(name):
-            self._holds.put(name, holder, volume.mountpoint)
-
     async def sweep(self, holders: Collection[str]) -> None:
         """Before anything is made: take away what a killed shoald left, and let go for everyone but these."""
-        for holder in self._holds.holders() - set(holders):
-            await self.release(holder)
+        await self.mounting.release_all_but(holders)
         await asyncio.to_thread(self._sweep_folders)
 
     def _sweep_folders(self) -> None:
@@ -413,22 +346,15 @@ class Volumes:
         for container_id in self._claims.containers():
             if is_there(container_id):
                 self.settle(container_id)
-            elif any(self.foreign(name) for name in self._claims.bound(container_id)):
-                self._later(self.abandon(container_id))  # its plugin may not answer
+            elif any(self.mounting.foreign(name) for name in self._claims.bound(container_id)):
+                self._background.begin(self.abandon(container_id))  # its plugin may not answer
             else:
                 await self.abandon(container_id)
 
     async def close(self) -> None:
         """Mounts stay. What is being let go of is taken up by the next start."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 async def _joined(record: Volume, driver: VolumeDriver, told: Told) -> Volume:
