@@ -32,6 +32,12 @@ class ShoalError(Exception):
         return str(self)
 
 
+def in_words(error: OSError) -> str:
+    """What the system refused, and on which file: without the number that Python puts before it."""
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 class InvalidArgument(ShoalError):
     status = 400
 

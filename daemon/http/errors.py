@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
 
-from shoal.api.errors import ShoalError
+from shoal.api.errors import ShoalError, in_words
 from shoal.daemon.http.versions import API_VERSION, MIN_API_VERSION, check_version
 
 log = logging.getLogger("shoal.http")
@@ -21,6 +22,9 @@ _HEADERS = {
     "Docker-Experimental": "false",
     "Server": "Shoal (linux)",
 }
+
+SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What a host has not got (any more): no fault of ours."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +50,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in SCARCE:
+            log.error("method=%s path=%s failed: %s", request.method, request.path, error)
+            return _answer(request, 500, in_words(error))
         log.exception("method=%s path=%s failed", request.method, request.path)
         return _answer(request, 500, str(error) or type(error).__name__)
 

@@ -14,9 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import msgspec
-
-from shoal.api.errors import Conflict, ShoalError
+from shoal.api.errors import Conflict, ShoalError, in_words
 from shoal.engine.containers import health, restart
 from shoal.engine.containers.launcher import Launcher, translate
 from shoal.engine.containers.merge import parse_signal
@@ -183,7 +181,7 @@ class Life:
         if isinstance(error, RuntimeFailed):
             failure, code = translate(error)
         else:
-            failure, code = (error if isinstance(error, ShoalError) else ShoalError(str(error))), 128
+            failure, code = (error if isinstance(error, ShoalError) else ShoalError(in_words(error))), 128
         log.warning("event=start-failed container=%s error=%s", container.id, failure)
         monitor = self.monitors.pop(container.id, None)
         if monitor is not None:
@@ -263,8 +261,8 @@ class Life:
     def _settle(self, container: Container) -> Container:
         """Exited, or about to be started again."""
         status = Status.RESTARTING if self.restarts.wanted(container) else Status.EXITED
-        return self._table.change(
-            container.id, state=msgspec.structs.replace(container.state, status=status, pid=0))
+        self._table.change_state(container.id, status=status, pid=0)
+        return self._table.get(container.id)
 
     def _announce_end(self, container: Container) -> None:
         state = container.state

@@ -8,6 +8,8 @@ Invariant: names are unique; a name that is being taken is reserved before the f
 
 from __future__ import annotations
 
+import errno
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +18,13 @@ import msgspec
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
 from shoal.api.ids import is_container_name
-from shoal.engine.containers.files import read_record, write_record
+from shoal.engine.containers.files import overwrite_record, read_record, write_record
 from shoal.engine.containers.names import generate
 from shoal.engine.containers.nouns import Container, State
 
+log = logging.getLogger(__name__)
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 Changed = Callable[[str], None]
 
 
@@ -111,10 +116,23 @@ class Table:
         return container
 
     def change_state(self, container_id: str, **changes: object) -> State:
-        """Replace some of its state's fields."""
+        """Replace some of its state's fields: what has happened, which a full disk does not undo."""
         state: State = msgspec.structs.replace(self.get(container_id).state, **changes)
-        self.change(container_id, state=state)
+        try:
+            self.change(container_id, state=state)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._put_in_place(msgspec.structs.replace(self.get(container_id), state=state))
         return state
+
+    def _put_in_place(self, container: Container) -> None:
+        try:
+            overwrite_record(self.folder(container.id) / "container.json", container)
+        except OSError as error:
+            log.error("event=state-not-written container=%s error=%s", container.id, error)
+        self._containers[container.id] = container
+        self.tell(container.id)
 
     def rename(self, container_id: str, name: str) -> None:
         """Raises InvalidArgument, Conflict."""

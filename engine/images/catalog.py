@@ -24,17 +24,26 @@ from shoal.engine.storage.driver import chain_ids
 class Catalog:
     """`tags`: complete names with their tag → image id."""
 
-    def __init__(self, found: Index, images: Iterable[Image]) -> None:
+    def __init__(self, tags: dict[str, str], records: dict[str, ImageRecord], images: dict[str, Image]) -> None:
+        self.tags = tags
+        self.records = records
+        self.images = images
+
+    @classmethod
+    def read(cls, found: Index, images: Iterable[Image]) -> Catalog:
         """`images`: what the configurations of those in the index say."""
-        self.tags: dict[str, str] = found.tags
-        self.records: dict[str, ImageRecord] = found.images
-        self.images: dict[str, Image] = {image.id: image for image in images}
-        for image_id in self.images:
-            self._refresh(image_id)
+        made = cls(found.tags, found.images, {image.id: image for image in images})
+        for image_id in made.images:
+            made._refresh(image_id)
+        return made
 
     def index(self) -> Index:
         """What is to be written, as it is now."""
         return Index(tags=dict(self.tags), images=dict(self.records))
+
+    def copy(self) -> Catalog:
+        """Another one, of the same images."""
+        return Catalog(dict(self.tags), dict(self.records), dict(self.images))
 
     # --- finding ---
 

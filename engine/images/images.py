@@ -61,7 +61,9 @@ class Images:
         self._imports = asyncio.Semaphore(CONCURRENT_IMPORTS)
         self._importing = 0
         found = index_file.load(self._path)
-        self._catalog = Catalog(found, [parse_config(self.blobs.read(image_id), image_id) for image_id in found.images])
+        images = [parse_config(self.blobs.read(image_id), image_id) for image_id in found.images]
+        self._catalog = Catalog.read(found, images)
+        self._saved = self._catalog.copy()
         self._sweep()
 
     # --- reading ---
@@ -152,19 +154,17 @@ class Images:
 
     async def add(self, item: Imported) -> Image:
         """Name an image whose content is on disk. Call it within `importing`."""
-        async with self._lock:
+        async with self._changing():
             self._catalog.add(item, time.time())
-            await self._save()
         return self._catalog.get(item.image.id)
 
     async def load(self, archive: Path) -> list[Imported]:
         """Take in every image of a `docker save` or OCI archive, and its names."""
         async with self._imports, self.importing():
             loaded = await asyncio.to_thread(self._importer.load, archive)
-            async with self._lock:
+            async with self._changing():
                 for item in loaded:
                     self._catalog.add(item, time.time())
-                await self._save()
         for item in loaded:
             self.emit("load", item.image.id, {"name": item.tags[0].familiar if item.tags else item.image.id})
         return loaded
@@ -235,13 +235,12 @@ class Images:
 
     async def forget_steps(self, image_ids: Iterable[str]) -> tuple[list[str], int]:
         """Remove those of the images that have no name and no user. Returns which, and the bytes freed."""
-        async with self._lock:
+        async with self._changing(removes=True):
             before, gone = self.total_bytes(), []
             for image_id in image_ids:
                 if image_id in self._catalog.images and not self._is_needed(image_id):
                     await self._delete(image_id)
                     gone.append(image_id)
-            await self._save()
             return gone, before - self.total_bytes()
 
     def _is_needed(self, image_id: str) -> bool:
@@ -266,9 +265,8 @@ class Images:
         """Give an image one more name; taken from another image where it was that one's."""
         image = self.resolve(text)
         name = new_name(repository, tag)
-        async with self._lock:
+        async with self._changing():
             self._catalog.name(str(name), image.id, time.time())
-            await self._save()
         self.emit("tag", image.id, {"name": name.familiar})
 
     async def remove(self, text: str, *, force: bool = False) -> list[Removal]:
@@ -276,7 +274,7 @@ class Images:
 
         Raises NotFound, and Conflict where a container uses it or it has several names (see `force`).
         """
-        async with self._lock:
+        async with self._changing(removes=True):
             image = self.resolve(text)
             names = self._catalog.names(image.id)
             by_name = self._catalog.name_meant(text, image.id)
@@ -297,7 +295,6 @@ class Images:
             removals = self._catalog.untag(image.id, doomed)
             if last and not used:
                 removals += await self._delete_with_steps(image.id)
-            await self._save()
         for removal in removals:
             action = "untag" if removal.untagged else "delete"
             self.emit(action, image.id, {"name": removal.untagged or image.id})
@@ -309,7 +306,7 @@ class Images:
         `until`: only those made before, seconds since the epoch. Returns what was done and the bytes freed.
         """
         removals: list[Removal] = []
-        async with self._lock:
+        async with self._changing(removes=True):
             before = self.total_bytes()
             for image in self.all():
                 if image.id not in self._catalog.images or self._catalog.has_children(image.id):
@@ -321,7 +318,6 @@ class Images:
                     continue
                 removals += self._catalog.untag(image.id, names)
                 removals += await self._delete_with_steps(image.id)
-            await self._save()
             freed = before - self.total_bytes()
         return removals, freed
 
@@ -330,7 +326,7 @@ class Images:
     async def _delete(self, image_id: str) -> list[Removal]:
         """Forget the image; the index is saved before any content goes."""
         image, record = self._catalog.forget(image_id)
-        await self._save()
+        await self._save(removes=True)
         if self._importing:
             return [Removal(deleted=image_id)]  # an import may be counting on a layer: the next start sweeps
         kept_chains = {chain for other in self._catalog.images.values() for chain in chain_ids(other.layers)}
@@ -356,5 +352,24 @@ class Images:
             [blob for blob in self.blobs.digests() if blob not in kept],
         )
 
-    async def _save(self) -> None:
-        await asyncio.to_thread(index_file.save, self._path, self._catalog.index())
+    @asynccontextmanager
+    async def _changing(self, *, removes: bool = False) -> AsyncIterator[None]:
+        """One change after the other: what of one cannot be written down has not been."""
+        async with self._lock:
+            try:
+                yield
+                await self._save(removes=removes)
+            except BaseException:
+                self._catalog = self._saved.copy()
+                raise
+
+    async def _save(self, *, removes: bool) -> None:
+        wanted = self._catalog.copy()
+        saving = asyncio.ensure_future(
+            asyncio.to_thread(index_file.save, self._path, wanted.index(), removes=removes))
+        try:
+            await asyncio.shield(saving)
+        finally:  # also where the caller goes: what is on the disk is known
+            await asyncio.wait([saving])
+            if saving.exception() is None:
+                self._saved = wanted

@@ -7,11 +7,14 @@ that nothing names, which `Images` removes at start.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+
+SPARE_BYTES = 16 << 10
 
 
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,13 +70,44 @@ def load(path: Path) -> Index:
         return Index()
 
 
-def save(path: Path, index: Index) -> None:
-    """Replace the index on disk; it is durable when this returns."""
+def save(path: Path, index: Index, *, removes: bool = False) -> None:
+    """Replace the index on disk; it is durable when this returns. Raises OSError; then the old one is there still.
+
+    What `removes` may use the room that is kept for it: on a full disk images can be removed.
+    """
+    content, spare = msgspec.json.encode(index), path.with_suffix(".spare")
+    try:
+        _replace(path, content)
+    except OSError as error:
+        if not removes or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        spare.unlink(missing_ok=True)
+        _replace(path, content)
+    _keep_room(spare, len(content))
+
+
+def _keep_room(spare: Path, index_bytes: int) -> None:
+    """For an index of twice that size, if the disk has it."""
+    wanted = 2 * index_bytes + SPARE_BYTES
+    try:
+        if spare.exists() and spare.stat().st_size >= index_bytes + SPARE_BYTES:
+            return
+        with spare.open("wb") as target:
+            os.posix_fallocate(target.fileno(), 0, wanted)
+    except OSError:
+        spare.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
     scratch = path.with_suffix(".new")
-    with scratch.open("wb") as target:
-        target.write(msgspec.json.encode(index))
-        target.flush()
-        os.fsync(target.fileno())
+    try:
+        with scratch.open("wb") as target:
+            target.write(content)
+            target.flush()
+            os.fsync(target.fileno())
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
     scratch.rename(path)
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
