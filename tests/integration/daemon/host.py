@@ -61,6 +61,7 @@ class Machine:
         self.shoald: subprocess.Popen[bytes] | None = None
         self._holder: subprocess.Popen[bytes] | None = None
         self.init_pid = 0
+        self.tree: Path | None = None  # of another version of shoald than this one
 
     # --- power ---
 
@@ -111,7 +112,8 @@ class Machine:
                 [*entering(self.init_pid), sys.executable, "-m", "shoal.daemon", "--data-root", str(self.root / "data"),
                  "--run-root", str(self.root / "run"), "--cgroup-parent", f"/{self.cgroup}",
                  "--config", str(self._config())],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+                env={**os.environ, **({"PYTHONPATH": str(self.tree)} if self.tree else {})})
         until(lambda: self._alive() and answers(self.socket), "shoald answers")
         return time.monotonic() - began
 
