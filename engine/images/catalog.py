@@ -126,7 +126,9 @@ class Catalog:
 
     def add(self, item: Imported, now: float) -> None:
         """Take an image in, or what came with it when it came again, and its names."""
-        self.records[item.image.id] = index_file.merged(self.records.get(item.image.id), item.record)
+        parent = self.records.get(item.record.parent)
+        record = msgspec.structs.replace(item.record, private=item.record.private or bool(parent and parent.private))
+        self.records[item.image.id] = index_file.merged(self.records.get(item.image.id), record)
         self.images[item.image.id] = msgspec.structs.replace(item.image, size=item.record.size)
         self._refresh(item.image.id)
         for name in item.tags:

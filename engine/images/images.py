@@ -223,12 +223,13 @@ class Images:
         count = len(parent_layers) + (0 if draft.history[-1].empty_layer else 1)
         whole = msgspec.structs.replace(draft, layers=self.resolve(source_id).layers[:count])
         return await self._take(
-            lambda: self._importer.described(whole, record.layers[:count], sum(sizes[:count]), parent_id), cache_key)
+            lambda: self._importer.described(whole, record.layers[:count], sum(sizes[:count]), parent_id), cache_key,
+            private=record.private)
 
-    async def _take(self, make: Callable[[], Imported], cache_key: str) -> Image:
+    async def _take(self, make: Callable[[], Imported], cache_key: str, *, private: bool = False) -> Image:
         async with self._imports, self.importing():
             made = await asyncio.to_thread(make)
-            step = msgspec.structs.replace(made.record, cache_key=cache_key)
+            step = msgspec.structs.replace(made.record, cache_key=cache_key, private=private)
             return await self.add(Imported(made.image, step))
 
     # --- the steps of builds ---

@@ -28,6 +28,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     parent: str = ""  # the image that it was committed on, or the step before it of a build
     cache_key: str = ""  # what a step of a build did to its parent; "" where it is none
     manifest: str = ""  # the blob of the manifest that it was pulled or pushed with, where it names `layers`
+    private: bool = False  # it, or what it was made on, came from a registry that was sent credentials; for good
 
     @property
     def blobs(self) -> tuple[str, ...]:
@@ -43,7 +44,8 @@ def merged(known: ImageRecord | None, new: ImageRecord) -> ImageRecord:
     manifest = new.manifest or (known.manifest if known.layers == new.layers else "")
     step = new if new.cache_key else known
     return msgspec.structs.replace(known, layers=new.layers, repo_digests=digests, manifest=manifest,
-                                   parent=step.parent, cache_key=step.cache_key)
+                                   parent=step.parent, cache_key=step.cache_key,
+                                   private=known.private or new.private)
 
 
 def forgotten(record: ImageRecord, gone: Sequence[str], left: Sequence[str]) -> tuple[ImageRecord, list[str]]:

@@ -92,7 +92,8 @@ class Puller:
                 await asyncio.to_thread(self.images.blobs.put, manifest.raw)
             sizes = await asyncio.to_thread(self.images.chain_bytes, chain_ids(image.layers))
             record = ImageRecord(layers=tuple(blobs), size=sum(sizes), added=time.time(), manifest=kept,
-                                 repo_digests=(f"{wanted.name}@{top.digest}",))
+                                 repo_digests=(f"{wanted.name}@{top.digest}",),
+                                 private=repository.registry.sent_credentials)
             names = (Reference(wanted.domain, wanted.path, wanted.tag),) if wanted.tag and not wanted.digest else ()
             made = await self.images.add(Imported(image, record, names))
         progress({"status": f"Digest: {top.digest}"})

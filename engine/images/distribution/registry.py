@@ -66,6 +66,7 @@ class Registry:
         self._credentials = credentials
         self._certificates = certificates
         self._tokens: dict[str, str] = {}
+        self.sent_credentials = False  # whether it asked for some, and was given them
         self._challenge: Challenge | None = None
         self._tls: ssl.SSLContext | bool = True
         self._lock = asyncio.Lock()
@@ -160,8 +161,10 @@ class Registry:
         if self._challenge.scheme == "basic":
             if not self._credentials.basic:
                 raise Unauthorized(f'Get "{self.address.url}/v2/": no basic auth credentials')
+            self.sent_credentials = True
             return {"Authorization": self._credentials.basic}
         if self._credentials.registry_token:
+            self.sent_credentials = True
             return {"Authorization": f"Bearer {self._credentials.registry_token}"}
         async with self._lock:
             if scope not in self._tokens:
@@ -173,6 +176,7 @@ class Registry:
         if realm.scheme not in ("http", "https") or not realm.host:
             raise Unauthorized(f"the registry names no usable realm: {challenge.realm!r}")
         known = self._credentials
+        self.sent_credentials |= known != ANONYMOUS
         query = [("service", challenge.service), *(("scope", one) for one in scope.split(" ") if one)]
         if known.identity_token:
             form = dict(query[:1], client_id="docker", grant_type="refresh_token", refresh_token=known.identity_token,

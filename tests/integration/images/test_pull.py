@@ -216,3 +216,20 @@ async def test_a_registry_with_passwords(host: Host, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match="pull access denied for"):
             await host.pull(f"{address}/x", credentials=Credentials("me", "wrong"))
         assert (await host.pull(f"{address}/x", credentials=good)).id == made.id
+        assert host.images.record(made.id).private
+
+
+async def test_an_image_that_needed_no_password_is_not_private_until_one_was_sent_for_it(
+        host: Host, registry: str, tmp_path: Path) -> None:
+    made = Made(registry, "open", LAYERS[2:]).put()
+    await host.pull(f"{registry}/open", credentials=Credentials("me", "secret"))  # nobody asked for them
+    assert not host.images.record(made.id).private
+    users = tmp_path / "htpasswd"
+    users.write_text(HTPASSWD)
+    with docker_registry(tmp_path, f"auth: {{htpasswd: {{realm: here, path: {users}}}}}\n") as address:
+        good = Credentials("me", "secret")
+        Made(address, "x", LAYERS[2:]).put(auth=good.basic)
+        await host.pull(f"{address}/x", credentials=good)
+    await host.pull(f"{registry}/open")
+    assert host.images.record(made.id).private
+    assert index_file.load(tmp_path / "host/images/index.json").images[made.id].private

@@ -7,12 +7,15 @@ import os
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 import zstandard
 
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
+from shoal.engine.images.config import HistoryEntry
 from shoal.engine.images.export import save
 from shoal.engine.images.images import Images
+from shoal.engine.images.importer import Imported
 from shoal.engine.images.removal import ImageUser, Removal
 from shoal.engine.storage.driver import chain_ids
 from shoal.engine.storage.overlay2 import Overlay2
@@ -260,6 +263,20 @@ async def test_the_index_survives(host: Host) -> None:
     before = host.images.all()
     host.open()
     assert host.images.all() == before
+
+
+async def test_what_is_made_on_a_private_image_is_private(host: Host) -> None:
+    base = (await host.images.load(on_disk(host, docker_archive([A], ["base:1"]))))[0]
+    one = await host.images.commit(on_disk(host, B), base.image.id, base.image.config)
+    assert not host.images.record(one.id).private
+    await host.images.add(Imported(base.image, msgspec.structs.replace(base.record, private=True)))
+    await host.images.load(on_disk(host, docker_archive([A], ["base:1"])))
+    assert host.images.record(base.image.id).private  # that it came again changes nothing
+    other = await host.images.commit(on_disk(host, B), base.image.id, base.image.config, comment="another")
+    step = await host.images.extend(other.id, msgspec.structs.replace(other, author="me"), None, cache_key="step")
+    borrowed = msgspec.structs.replace(base.image, author="me", history=(HistoryEntry(created_by="x"),))
+    same = await host.images.extend_as("", borrowed, base.image.id, cache_key="as")
+    assert [host.images.record(image.id).private for image in (one, other, step, same)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("text", ["missing", "sha256:" + "0" * 64, "0" * 64, "sha256:00", "missing@sha256:" + "0" * 64])
