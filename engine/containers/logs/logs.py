@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
@@ -16,12 +18,17 @@ from shoal.engine.containers.nouns import Container, LogConfig, LogQuery
 from shoal.engine.containers.oci.monitor import Monitor
 from shoal.engine.containers.table import Table
 
+FIRST_WORDS_S = 0.2
+"""What a program says within this time of its start is in every answer: clients ask for the log of a short command
+right after they started it, and dockerd's start lasts until such a command has ended. Ours does not."""
+
 
 class Logs:
     """`start` it once `monitors`, of the containers that run, is known; `close` it."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, first_words_s: float = FIRST_WORDS_S) -> None:
         self._table = table
+        self._first_words_s = first_words_s
         self._watches = Watches()
         self._monitors: Mapping[str, Monitor] = {}
         self._rotation = Rotation(self.limited)
@@ -44,9 +51,30 @@ class Logs:
             raise ShoalError("configured logging driver does not support reading")
         if driver == JOURNALD:
             journal.check_readable()
-            return _shown(self._of_journal(container, query), query)
-        return _shown(reader.lines(self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
-                                   watches=self._watches), query)
+            return _shown(self._once_spoken(container, query, self._of_journal(container, query)), query)
+        return _shown(self._once_spoken(container, query, reader.lines(
+            self._table.folder(container.id), query, runs=lambda: self._runs(container.id),
+            watches=self._watches)), query)
+
+    async def _once_spoken(self, container: Container, query: LogQuery, lines: AsyncGenerator[list[Line], None]
+                           ) -> AsyncGenerator[list[Line], None]:
+        async with aclosing(lines):
+            if not query.follow:  # who follows misses nothing anyway
+                await self._first_words(container)
+            async for batch in lines:
+                yield batch
+
+    async def _first_words(self, container: Container) -> None:
+        """Returns once the container has ended, or has run for a moment."""
+        ran_s = (time.time_ns() - container.state.started_ns) / 1e9
+        until = time.monotonic() + min(self._first_words_s, self._first_words_s - ran_s)  # clocks may go back
+        if not self._runs(container.id) or time.monotonic() >= until:
+            return
+        with self._watches.watch(self._table.folder(container.id)) as changed:  # its record changes when it ends
+            while self._runs(container.id) and (left := until - time.monotonic()) > 0:
+                changed.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), left)
 
     async def _of_journal(self, container: Container, query: LogQuery) -> AsyncGenerator[list[Line], None]:
         with self._watches.watch(self._table.folder(container.id)) as changed:  # its record changes when it ends
