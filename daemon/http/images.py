@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from shoal.api import reference
 from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.progress import told
 from shoal.daemon.http.spool import spooled
 from shoal.daemon.http.times import NEVER, SECOND_NS, moment_ns, rfc3339, stamp_ns
 from shoal.daemon.http.versions import version_of
 from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply, truth
-from shoal.engine.images import reference
 from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.config import Image, config_json
 from shoal.engine.images.distribution.challenges import parse_credentials

@@ -8,9 +8,9 @@ import msgspec
 from aiohttp import web
 from msgspec import field
 
+from shoal.api import reference
 from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.wire import Wire, body, filters, number, reply, truth
-from shoal.engine.images import reference
 from shoal.engine.images.distribution.challenges import Credentials, parse_credentials
 from shoal.engine.images.distribution.endpoints import RegistryRules
 from shoal.engine.images.distribution.login import log_in

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 import msgspec
 
 from shoal.api.errors import NotFound, ShoalError
+from shoal.api.reference import parse
 from shoal.api.specs import Mount
 from shoal.daemon.http.containers.mounts import mount_request
 from shoal.daemon.http.containers.stdio import frame
@@ -26,7 +27,6 @@ from shoal.engine.containers.nouns import (
 )
 from shoal.engine.containers.nouns import LogQuery as EngineLogQuery
 from shoal.engine.images.distribution.puller import Puller
-from shoal.engine.images.reference import parse
 from shoal.worker.containerplan import ContainerPlan
 from shoal.worker.executor import LogQuery
 from shoal.worker.taskmachine import Health, Phase, Seen

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from shoal.api import reference
 from shoal.api.errors import InvalidArgument, NotImplementedHere, ShoalError
 from shoal.engine.build import args as build_args
 from shoal.engine.build import context as contexts
@@ -22,7 +23,6 @@ from shoal.engine.build.request import Request
 from shoal.engine.build.running import Containers
 from shoal.engine.build.steps import StageRun
 from shoal.engine.containers.engine import Engine
-from shoal.engine.images import reference
 from shoal.engine.images.archive import host_architecture
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.images import Images

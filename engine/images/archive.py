@@ -14,8 +14,8 @@ from typing import IO, TypeVar
 
 import msgspec
 
+from shoal.api import reference
 from shoal.api.errors import InvalidArgument
-from shoal.engine.images import reference
 from shoal.engine.storage.unpack import BoundedTarInfo
 
 MAX_MEMBERS = 100_000

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from shoal.api import reference
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.api.reference import Reference
 from shoal.engine.images import index as index_file
-from shoal.engine.images import reference
 from shoal.engine.images.config import Image
 from shoal.engine.images.importer import Imported
 from shoal.engine.images.index import ImageRecord, Index
-from shoal.engine.images.reference import Reference
 from shoal.engine.images.removal import Removal
 from shoal.engine.storage.driver import chain_ids
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from shoal.engine.images import reference
+from shoal.api import reference
 from shoal.engine.images.config import Image
 from shoal.engine.images.images import Images
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import msgspec
 
+from shoal.api import reference
 from shoal.api.errors import Conflict, InvalidArgument, NotFound
 from shoal.engine.images import index as index_file
-from shoal.engine.images import reference
 from shoal.engine.images.blobs import Blobs
 from shoal.engine.images.catalog import Catalog, new_name
 from shoal.engine.images.changes import apply_changes

@@ -17,12 +17,12 @@ from typing import IO
 import msgspec
 
 from shoal.api.errors import InvalidArgument
+from shoal.api.reference import Reference
 from shoal.engine.images.archive import ArchivedImage, ImageArchive, host_architecture
 from shoal.engine.images.blobs import CHUNK_BYTES, Blobs, HashingReader
 from shoal.engine.images.compression import decompressed
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, build_config, parse_config
 from shoal.engine.images.index import ImageRecord
-from shoal.engine.images.reference import Reference
 from shoal.engine.storage.driver import Readable, StorageDriver, chain_ids
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.images.reference import DEFAULT_DOMAIN
+from shoal.api.reference import DEFAULT_DOMAIN
 
 DOCKER_HUB = "registry-1.docker.io"
 HUB_NAMES = frozenset({"", "docker.io", "index.docker.io", "registry-1.docker.io"})

@@ -6,6 +6,7 @@ import msgspec
 from yarl import URL
 
 from shoal.api.errors import InvalidArgument, NotFound, ShoalError
+from shoal.api.reference import DEFAULT_DOMAIN, Reference
 from shoal.engine.images.config import parse_config
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
 from shoal.engine.images.distribution.endpoints import HUB_NAMES, RegistryRules, is_hub
@@ -14,7 +15,6 @@ from shoal.engine.images.distribution.puller import MAX_CONFIG_BYTES, translated
 from shoal.engine.images.distribution.registry import FAILURES, Refused, Registry
 from shoal.engine.images.distribution.repository import Repository
 from shoal.engine.images.distribution.retry import PATIENT
-from shoal.engine.images.reference import DEFAULT_DOMAIN, Reference
 
 
 class Described(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from shoal.api.errors import InvalidArgument, NotFound
-from shoal.engine.images.reference import is_digest
+from shoal.api.reference import is_digest
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"

@@ -14,6 +14,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from shoal.api.errors import InvalidArgument, NotFound, ShoalError, Unauthorized
+from shoal.api.reference import Reference
 from shoal.engine.images.archive import host_architecture
 from shoal.engine.images.config import Image, parse_config
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
@@ -26,7 +27,6 @@ from shoal.engine.images.distribution.retry import PATIENT, RetryPolicy
 from shoal.engine.images.images import Images
 from shoal.engine.images.importer import Imported
 from shoal.engine.images.index import ImageRecord
-from shoal.engine.images.reference import Reference
 from shoal.engine.storage.driver import chain_ids
 
 MAX_CONFIG_BYTES = 8 << 20

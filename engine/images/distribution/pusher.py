@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from shoal.api.errors import NotFound, ShoalError, Unauthorized
+from shoal.api.reference import Reference
 from shoal.engine.images.blobs import CHUNK_BYTES, Blobs
 from shoal.engine.images.compression import decompressed
 from shoal.engine.images.config import Image
@@ -41,7 +42,6 @@ from shoal.engine.images.distribution.retry import PATIENT, RetryPolicy
 from shoal.engine.images.distribution.upload import SENT_BYTES, is_there, mounted, upload
 from shoal.engine.images.images import Images
 from shoal.engine.images.importer import Imported
-from shoal.engine.images.reference import Reference
 
 _MOST_SOURCES = 3
 """Repositories that a layer is asked to be mounted from."""

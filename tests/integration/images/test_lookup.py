@@ -14,11 +14,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from shoal.api.errors import NotFound
+from shoal.api.reference import parse
 from shoal.engine.images.distribution.challenges import Credentials
 from shoal.engine.images.distribution.endpoints import RegistryRules
 from shoal.engine.images.distribution.lookup import describe, search
 from shoal.engine.images.distribution.pusher import Pusher
-from shoal.engine.images.reference import parse
 from tests.integration.images.registries import MANIFEST, Made, digest, docker_registry, layer
 from tests.integration.images.test_pull import QUICK, Host
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from shoal.api.errors import InvalidArgument, NotFound, ShoalError
+from shoal.api.reference import parse
 from shoal.engine.images.distribution.challenges import Credentials
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.registry import Unreachable
 from shoal.engine.images.distribution.retry import RetryPolicy
 from shoal.engine.images.images import Images
-from shoal.engine.images.reference import parse
 from shoal.engine.storage.driver import chain_ids
 from shoal.engine.storage.overlay2 import Overlay2
 from tests.integration.images.registries import Made, Proxy, digest, docker_registry, free_port, layer

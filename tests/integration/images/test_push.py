@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from shoal.api.errors import NotFound, ShoalError
+from shoal.api.reference import parse
 from shoal.engine.images.distribution.pusher import Pusher
-from shoal.engine.images.reference import parse
 from tests.integration.images.registries import MANIFEST, Made, Proxy, digest, docker_registry, layer
 from tests.integration.images.test_pull import HTPASSWD, LAYERS, QUICK, Host
 

@@ -3,7 +3,7 @@
 import pytest
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.images.reference import as_id_prefix, parse
+from shoal.api.reference import as_id_prefix, parse
 
 DIGEST = "sha256:" + "a" * 64
 
