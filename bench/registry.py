@@ -25,10 +25,14 @@ BLOB_BYTES = 64 << 20
 PIECE = 1 << 20
 
 
-PUSH = Goal("registry: 8 pushes of 64 MiB at once", "MB/s", None)
-PULL = Goal("registry: 8 pulls of 64 MiB at once", "MB/s", None)
-MEMORY = Goal("registry: peak memory of these", "MiB", 1.0)
-ROWS = [PUSH, PULL, MEMORY]
+ALONE = 1
+TOGETHER = BLOBS
+PUSH = {TOGETHER: Goal("registry: 8 pushes of 64 MiB at once", "MB/s", None),
+        ALONE: Goal("registry: 8 pushes of 64 MiB one after another", "MB/s", None)}
+PULL = {TOGETHER: Goal("registry: 8 pulls of 64 MiB at once", "MB/s", None),
+        ALONE: Goal("registry: 8 pulls of 64 MiB one after another", "MB/s", None)}
+MEMORY = Goal("registry: peak memory of 8 at once", "MiB", 1.0)
+ROWS = [*PUSH.values(), *PULL.values(), MEMORY]
 
 
 def shoal(root: Path, port: int) -> list[str]:
@@ -111,27 +115,32 @@ def _peak_mib(process: subprocess.Popen[bytes]) -> float:
 
 
 def measure(names: list[str], only: str = "", repeat: int = 3) -> dict[str, dict[str, list[float]]]:
-    """Every figure of the systems named, in turn."""
+    """Every figure of the systems named, in turn; who is first changes from turn to turn."""
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     if not any(only in row.title for row in ROWS):
         return figures
     contents = [os.urandom(PIECE) * (BLOB_BYTES // PIECE) for _ in range(BLOBS)]
     digests = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in contents]
-    with concurrent.futures.ThreadPoolExecutor(BLOBS) as clients:
-        for _ in range(repeat):
-            for name in names:
-                with _running(name) as (port, process):
-                    os.sync()  # what the one before left to write is not this one's
-                    begin = time.monotonic()
-                    list(clients.map(lambda content, digest: _push(port, content, digest), contents, digests))
-                    pushed = time.monotonic()
-                    list(clients.map(lambda digest: _pull(port, digest), digests))
-                    pulled = time.monotonic()
-                    taken = {PUSH: BLOBS * BLOB_BYTES / 1e6 / (pushed - begin),
-                             PULL: BLOBS * BLOB_BYTES / 1e6 / (pulled - pushed), MEMORY: _peak_mib(process)}
-                for row, value in taken.items():
+    for turn in range(repeat):
+        for at_once in (TOGETHER, ALONE):
+            for name in names if turn % 2 else reversed(names):
+                for row, value in _take(name, at_once, contents, digests).items():
                     figures[name].setdefault(row.title, []).append(value)
     return figures
+
+
+def _take(name: str, at_once: int, contents: list[bytes], digests: list[str]) -> dict[Goal, float]:
+    """The figures of one registry that holds nothing yet."""
+    with concurrent.futures.ThreadPoolExecutor(at_once) as clients, _running(name) as (port, process):
+        os.sync()  # what the one before left to write is not this one's
+        begin = time.monotonic()
+        list(clients.map(lambda content, digest: _push(port, content, digest), contents, digests))
+        pushed = time.monotonic()
+        list(clients.map(lambda digest: _pull(port, digest), digests))
+        pulled = time.monotonic()
+        taken = {PUSH[at_once]: BLOBS * BLOB_BYTES / 1e6 / (pushed - begin),
+                 PULL[at_once]: BLOBS * BLOB_BYTES / 1e6 / (pulled - pushed)}
+        return taken | ({MEMORY: _peak_mib(process)} if at_once == TOGETHER else {})
 
 
 def main() -> None:
