@@ -6,6 +6,7 @@ Units stand in names: `_bytes`, `_ns` (nanoseconds, as the API has them),
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -38,8 +39,24 @@ class HealthCheck(Spec, frozen=True, kw_only=True, omit_defaults=True):
     retries: int = 0
 
 
+class PullOptions(Spec, frozen=True, kw_only=True, omit_defaults=True):
+    """How a container's image is brought. No client is shown it, and nothing that prints a specification prints it.
+
+    `registry_auth`: the X-Registry-Auth of who made the service, as it came.
+    """
+
+    registry_auth: str
+
+    def __repr__(self) -> str:
+        return "PullOptions(registry_auth=…)"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
+        yield "registry_auth", "…"
+
+
 class ContainerSpec(Spec, frozen=True, kw_only=True, omit_defaults=True):
     image: str
+    pull_options: PullOptions | None = None
     command: tuple[str, ...] = ()  # replaces the image's entrypoint
     args: tuple[str, ...] = ()  # replaces the image's command
     env: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from aiohttp import web
 from shoal.api.errors import InvalidArgument
 from shoal.api.membership import ManagerInfoReply
 from shoal.manager.controlapi.errors import api_errors
-from shoal.manager.controlapi.requests import MAX_BODY_BYTES
+from shoal.manager.controlapi.requests import MAX_BODY_BYTES, MAX_LINE_BYTES
 from shoal.manager.forwarding import Front
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ class PrivateSocket:
         ])
         app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True,
-                                     shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+                                     shutdown_timeout=SHUTDOWN_TIMEOUT_S, max_line_size=MAX_LINE_BYTES,
+                                     max_field_size=MAX_LINE_BYTES)
         await self._runner.setup()
         await web.SockSite(self._runner, _listen(run_root / NAME)).start()
 

@@ -18,7 +18,7 @@ from shoal.api.errors import NoLeader, PermissionDenied, Unavailable
 from shoal.api.states import Role
 from shoal.manager.ca.identity import PeerIdentity, require_manager, require_node
 from shoal.manager.controlapi.errors import api_errors, error_response
-from shoal.manager.controlapi.requests import MAX_BODY_BYTES
+from shoal.manager.controlapi.requests import MAX_BODY_BYTES, MAX_LINE_BYTES
 from shoal.manager.forwarding import FORWARDED, NO_LEADER, Front, with_fresh_id
 from shoal.manager.membership import RaftMembership
 from shoal.manager.peers import RETRY, ManagerTLS
@@ -58,7 +58,8 @@ class Server:
         app = web.Application(middlewares=[api_errors, self._allow, self._lead], client_max_size=MAX_BODY_BYTES)
         app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True,
-                                     shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+                                     shutdown_timeout=SHUTDOWN_TIMEOUT_S, max_line_size=MAX_LINE_BYTES,
+                                     max_field_size=MAX_LINE_BYTES)
         await self._runner.setup()
         assert self._runner.server is not None
         self._doors = Doors(self._runner.server, self._tls)

@@ -13,7 +13,7 @@ import msgspec
 from shoal.api.errors import InvalidArgument
 from shoal.api.objects import NodeDescription, Task
 from shoal.api.sandbox import EndpointRequest, PublishedPort
-from shoal.api.specs import NODE_LOCAL, ContainerSpec, HealthCheck, LogDriver, Mount, Resources
+from shoal.api.specs import NODE_LOCAL, ContainerSpec, HealthCheck, LogDriver, Mount, PullOptions, Resources
 
 TASK_ID = "com.docker.swarm.task.id"
 """The label by which a task's container is found again."""
@@ -27,6 +27,7 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     image: str
+    pull_options: PullOptions | None = None
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ def plan(task: Task, node_id: str, node: NodeDescription) -> ContainerPlan:
     return ContainerPlan(
         name=task.name,
         image=spec.image,
+        pull_options=spec.pull_options,
         entrypoint=spec.command,
         command=spec.args,
         env=tuple(fill(each, values) for each in spec.env),

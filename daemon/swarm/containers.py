@@ -11,7 +11,7 @@ import msgspec
 
 from shoal.api.errors import NotFound, ShoalError
 from shoal.api.reference import parse
-from shoal.api.specs import Mount
+from shoal.api.specs import Mount, PullOptions
 from shoal.daemon.http.containers.mounts import mount_request
 from shoal.daemon.http.containers.stdio import frame
 from shoal.daemon.http.containers.wire import MountWire
@@ -26,6 +26,7 @@ from shoal.engine.containers.nouns import (
     Status,
 )
 from shoal.engine.containers.nouns import LogQuery as EngineLogQuery
+from shoal.engine.images.distribution.challenges import ANONYMOUS, parse_credentials
 from shoal.engine.images.distribution.puller import Puller
 from shoal.worker.containerplan import ContainerPlan
 from shoal.worker.executor import LogQuery
@@ -51,15 +52,16 @@ class EngineContainers:
 
     async def create(self, wanted: ContainerPlan) -> str:
         config, host = translate(wanted)
-        await self._bring(wanted.image)
+        await self._bring(wanted.image, wanted.pull_options)
         return (await self._engine.create(wanted.name, config, host)).id
 
-    async def _bring(self, image: str) -> None:
+    async def _bring(self, image: str, options: PullOptions | None) -> None:
         """Pull the image where it is missing. Raises NotFound with the registry's reason where that fails."""
         if self._puller.images.has(image) or image.startswith("sha256:"):
             return
+        credentials = parse_credentials(options.registry_auth) if options is not None else ANONYMOUS
         try:
-            await self._puller.pull(parse(image))
+            await self._puller.pull(parse(image), credentials=credentials)
         except ShoalError as error:
             raise NotFound(f"No such image: {image}: {error.message}") from error
 

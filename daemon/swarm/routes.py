@@ -17,6 +17,7 @@ from shoal.daemon.http.wire import body, flag, reply
 from shoal.daemon.swarm import wire
 from shoal.daemon.swarm.addresses import advertised_address, data_path_address, listen_address
 from shoal.daemon.swarm.host import ALREADY, SwarmHost
+from shoal.engine.images.distribution.challenges import parse_credentials
 from shoal.worker.enroll import JoinRequest
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class SwarmRoutes:
             raise NotManager(NOT_A_MANAGER)
         if not self._swarm.manages:
             raise NotManager(WORKER_NOT_MANAGER)
+        parse_credentials(request.headers.get("X-Registry-Auth", ""))  # refused here, not where a task uses it
         data = await request.read()
         major, minor = version_of(request)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _NOT_COPIED}

@@ -19,6 +19,8 @@ NODE_ID = "X-Shoal-Node-Id"
 
 NEWEST = (1, 50)
 MAX_BODY_BYTES = 4 << 20
+MAX_LINE_BYTES = 64 << 10
+"""Of a head, and its request: as much as the daemon in front takes."""
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from shoal.api.errors import InvalidArgument, NotFound, NotImplementedHere
 from shoal.api.objects import Endpoint, Network, Service, UpdateStatus
 from shoal.api.query import Filters, labels_match
-from shoal.api.specs import NODE_LOCAL, NetworkAttachmentSpec, ServiceSpec
+from shoal.api.specs import NODE_LOCAL, NetworkAttachmentSpec, PullOptions, ServiceSpec
 from shoal.api.states import TaskState
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.errors import invalid, name_taken, out_of_sequence, precondition
@@ -26,6 +26,7 @@ from shoal.manager.store.state import State
 
 _FILTERS = frozenset({"id", "name", "label", "mode", "runtime"})
 _MODES = ("replicated", "global", "replicated-job", "global-job")
+MAX_REGISTRY_AUTH = 32 << 10
 
 
 class ServiceRoutes:
@@ -48,7 +49,7 @@ class ServiceRoutes:
         if not wire.name:
             view = context.store.view()
             wire = msgspec.structs.replace(wire, name=fresh_name(lambda name: view.named("service", name) is not None))
-        spec = service_spec(wire, version_of(request))
+        spec = with_pull_options(service_spec(wire, version_of(request)), pull_options(request))
 
         def decide(view: State) -> Sequence[Create]:
             if view.named("service", spec.name) is not None:
@@ -98,6 +99,7 @@ class ServiceRoutes:
         auth_from = request.query.get("registryAuthFrom", "")
         if auth_from not in ("", "spec", "previous-spec"):
             raise invalid(f'unsupported registryAuthFrom "{auth_from}"')
+        given = pull_options(request)
         wire = await body(request, ServiceSpecWire)
         spec = None if rollback else service_spec(wire, version_of(request))
 
@@ -105,12 +107,40 @@ class ServiceRoutes:
             current = find_service(view, request.match_info["id"])
             if current.meta.version != version:
                 raise out_of_sequence()
-            record = rolled_back(current, context.now()) if spec is None else updated(current, spec, view)
-            return [Update(record=record, wanted=True)]
+            if spec is None:
+                return [Update(record=rolled_back(current, context.now()), wanted=True)]
+            options = given or kept_pull_options(current, auth_from)
+            return [Update(record=updated(current, with_pull_options(spec, options), view), wanted=True)]
 
         if not applied_before(context, request_id):
             await change(context, decide, request_id)
         return reply({"Warnings": []})
+
+
+def pull_options(request: web.Request) -> PullOptions | None:
+    """What the client gave of its account at the registry. Raises InvalidArgument where it is too long."""
+    given = request.headers.get("X-Registry-Auth", "")
+    if len(given) > MAX_REGISTRY_AUTH:
+        raise invalid(f"X-Registry-Auth has {len(given)} characters, at most {MAX_REGISTRY_AUTH} are allowed")
+    return PullOptions(registry_auth=given) if given else None
+
+
+def kept_pull_options(current: Service, auth_from: str) -> PullOptions | None:
+    """Those of an update that brings none: of the specification that it replaces, or of the one before that.
+
+    Source: moby, daemon/cluster/services.go.
+    """
+    spec = current.previous_spec if auth_from == "previous-spec" else current.spec
+    if spec is None:
+        raise precondition(f"service {current.id} does not have a previous spec")
+    return None if spec.task.container is None else spec.task.container.pull_options
+
+
+def with_pull_options(spec: ServiceSpec, options: PullOptions | None) -> ServiceSpec:
+    if spec.task.container is None:
+        return spec
+    container = msgspec.structs.replace(spec.task.container, pull_options=options)
+    return msgspec.structs.replace(spec, task=msgspec.structs.replace(spec.task, container=container))
 
 
 def updated(current: Service, spec: ServiceSpec, view: State) -> Service:

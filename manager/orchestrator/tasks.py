@@ -80,18 +80,29 @@ def host_ports(service: Service) -> tuple[PortConfig, ...]:
 def is_outdated(task: Task, service: Service, node: Node | None) -> bool:
     """Whether a task follows another specification than its service's present one.
 
-    A placement that alone changed, and that the task's node satisfies, makes none outdated.
+    A placement that alone changed, and that the task's node satisfies, makes none outdated; nor do other
+    credentials a task whose image is there.
     """
     if task.ports != host_ports(service) or task.endpoint_mode != service.spec.endpoint.mode:
         return True
     wanted = service.spec.task
     if task.spec == wanted:
         return False
+    if TaskState.READY <= task.status.state <= TaskState.RUNNING and is_live(task):
+        wanted = _pulled_as(wanted, task.spec)
     if task.spec.placement == wanted.placement or node is None:
-        return True
+        return task.spec != wanted
     if msgspec.structs.replace(task.spec, placement=wanted.placement) != wanted:
         return True
     return not node_satisfies(wanted.placement.constraints, node)
+
+
+def _pulled_as(wanted: TaskSpec, other: TaskSpec) -> TaskSpec:
+    """The specification, with the credentials of another one."""
+    if wanted.container is None or other.container is None:
+        return wanted
+    container = msgspec.structs.replace(wanted.container, pull_options=other.container.pull_options)
+    return msgspec.structs.replace(wanted, container=container)
 
 
 def new_task(

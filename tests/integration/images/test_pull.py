@@ -12,6 +12,7 @@ import pytest
 
 from shoal.api.errors import InvalidArgument, NotFound, ShoalError
 from shoal.api.reference import parse
+from shoal.engine.images import index as index_file
 from shoal.engine.images.distribution.challenges import Credentials
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.registry import Unreachable
