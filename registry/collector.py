@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from pathlib import Path
 
 import msgspec
 
@@ -31,7 +30,7 @@ def collect(store: Store, grace_s: float = DEFAULT_GRACE_S, *, untagged: bool = 
     """Remove what nothing needs. `untagged`: also manifests that no tag leads to. `dry`: only say so."""
     begin = time.time()
     kept, gone = {}, []
-    for name in map(Repository, store.catalog()):
+    for name in store.catalog():
         held = _held(store, name, begin)
         drop = collection.untagged(held, _tagged(store, name), grace_s) if untagged else set()
         dropped = {digest for digest in drop if _drop(store, name, digest, begin, grace_s, dry)}
@@ -105,16 +104,14 @@ def _sweep(store: Store, digest: Digest, begin: float, grace_s: float, dry: bool
 
 
 def _drop_links(store: Store) -> None:
-    """Links of repositories to blobs that are no more."""
-    for top in _repositories(store):
-        for digest in list(store.layers(top)):
+    """Links of repositories to blobs and to referrers that are no more."""
+    for name in store.repositories():
+        for digest in list(store.layers(name)):
             with store.locked(exclusive=True):
                 if not store.layout.blob(digest).exists():
                     with contextlib.suppress(FileNotFoundError):
-                        shutil.rmtree(store.layout.layer(top, digest).parent)
-
-
-def _repositories(store: Store) -> list[Repository]:
-    """Also those to which only blobs were pushed."""
-    top: Path = store.layout.repositories
-    return sorted({Repository(str(path.parent.relative_to(top))) for path in top.rglob("_layers")})
+                        shutil.rmtree(store.layout.layer(name, digest).parent)
+        for subject, digest in list(store.referrer_links(name)):
+            with store.locked(exclusive=True):
+                if not store.layout.revision(name, digest).exists():
+                    store.drop_referrer(name, subject, digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 from aiohttp import hdrs, web
@@ -230,7 +230,7 @@ class Registry:
         return web.Response(status=202)
 
 
-def _page(request: web.Request, found: list[str], default: int, most: int,
+def _page(request: web.Request, found: Sequence[str], default: int, most: int,
           body: Callable[[list[str]], object]) -> web.Response:
     part, more = transfer.page(found, request.query.get("last", ""), request.query.get("n"), default, most)
     headers = {hdrs.LINK: transfer.next_link(request.path, part[-1], len(part))} if more else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import ssl
@@ -146,6 +147,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except TimeoutError:
         return _error(408, "UNKNOWN", "the request's body did not come")
     except OSError as error:
+        if error.errno == errno.EROFS:
+            return _error(405, "UNSUPPORTED", "the store lies on a read-only file system")
         log.error("request failed method=%s path=%s error=%s", request.method, request.path, error)
         return _error(503 if error.errno else 500, "UNAVAILABLE", f"the store failed: {error.strerror}")
 

@@ -8,6 +8,7 @@ was told is there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -40,9 +41,13 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, exclusive: bool = False) -> Iterator[None]:
-        """Shared by who takes hold of blobs or sets tags, exclusive for who sweeps or deletes. Not to be nested."""
-        with self.layout.lock.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        """Shared by who takes hold of blobs or sets tags, exclusive for who sweeps or deletes. Not to be nested.
+
+        On a read-only file system nobody can rely on what is there, as nobody can push: no lock is held."""
+        with contextlib.ExitStack() as held:
+            with _unless_read_only():
+                file = held.enter_context(self.layout.lock.open("ab"))
+                fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
 
     # Blobs
@@ -54,7 +59,8 @@ class Store:
         path = self.layout.blob(digest)
         with self.locked():
             try:
-                os.utime(path)
+                with _unless_read_only():
+                    os.utime(path)
                 return path, path.stat().st_size
             except FileNotFoundError:
                 raise BlobUnknown(f"blob unknown to repository {name}: {digest}") from None
@@ -136,7 +142,19 @@ class Store:
         for tag in self.tags(name):
             if files.read_link(self.layout.tag(name, Tag(tag))) == digest:
                 _remove(self.layout.tags(name) / tag)
+        with contextlib.suppress(FileNotFoundError, ManifestInvalid):
+            manifest = manifests.stored(self.layout.blob(digest).read_bytes())
+            if manifest.subject:
+                self.drop_referrer(name, manifest.subject, digest)
         _remove(self.layout.revision(name, digest).parent)
+
+    def drop_referrer(self, name: Repository, subject: Digest, digest: Digest) -> None:
+        """The link only, for who holds the exclusive lock."""
+        _remove(self.layout.referrer(name, subject, digest).parent)
+        for folder in (self.layout.referrers(name, subject) / names.algorithm(digest),
+                       self.layout.referrers(name, subject)):
+            with contextlib.suppress(OSError):  # there are others
+                folder.rmdir()
 
     def delete_tag(self, name: Repository, tag: Tag) -> None:
         with self.locked(exclusive=True):
@@ -152,10 +170,14 @@ class Store:
         found = (entry.name for entry in _entries(self.layout.tags(name)))
         return sorted(each for each in found if self.layout.tag(name, Tag(each)).exists())
 
-    def catalog(self) -> list[str]:
+    def catalog(self) -> list[Repository]:
         """Every repository to which a manifest was ever pushed."""
+        return [name for name in self.repositories() if self.layout.manifests(name).is_dir()]
+
+    def repositories(self) -> list[Repository]:
+        """Also those to which only blobs were pushed, or are about to be, and folders above repositories."""
         top = self.layout.repositories
-        return sorted(str(folder.relative_to(top)) for folder in self._folders(top) if (folder / "_manifests").is_dir())
+        return sorted(Repository(str(folder.relative_to(top))) for folder in self._folders(top))
 
     def _folders(self, folder: Path) -> Iterator[Path]:
         for entry in _entries(folder):
@@ -168,6 +190,15 @@ class Store:
 
     def layers(self, name: Repository) -> Iterator[Digest]:
         return self._links(self.layout.repositories / name / "_layers")
+
+    def referrer_links(self, name: Repository) -> Iterator[tuple[Digest, Digest]]:
+        """Subject and manifest of each link, also where the manifest is no more."""
+        top = self.layout.manifests(name) / "referrers"
+        for algorithm in _entries(top):
+            for entry in _entries(Path(algorithm.path)):
+                if names.is_digest(subject := f"{algorithm.name}:{entry.name}"):
+                    for digest in self._links(Path(entry.path)):
+                        yield Digest(subject), digest
 
     def _links(self, folder: Path) -> Iterator[Digest]:
         """The digests below a folder of ALGORITHM/HEX/link."""
@@ -191,6 +222,16 @@ class Store:
                 if manifest.subject == subject:
                     found.append(manifests.referrer(digest, len(content), manifest))
         return found
+
+
+@contextlib.contextmanager
+def _unless_read_only() -> Iterator[None]:
+    """Pass over what fails because the file system is read-only."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
 
 
 def _known_tag(reference: str) -> Tag:

@@ -31,6 +31,9 @@ WRITE = 1 << 16
 """Written and hashed at once, while the processor has it. For larger writes the kernel takes larger pages, which on a
 virtual machine are seldom among those that it has at hand: four times slower where this was measured."""
 MOST_UPLOADS = 1_000
+CROWDED_S = 3600.0
+"""Where there are too many, those that nobody wrote to for so long go."""
+LOOK_EVERY_S = 10.0
 LARGEST_BLOB = 64 << 30
 
 
@@ -80,18 +83,21 @@ class Upload:
 
 
 class Uploads:
-    """Those of one store."""
+    """Those of one store. At most `most` lie there, those of other processes among them."""
 
     def __init__(self, store: Store, most: int = MOST_UPLOADS, largest: int = LARGEST_BLOB) -> None:
         self._store, self._most, self._largest = store, most, largest
         self._known: dict[str, Upload] = {}
+        self._others = 0  # on the disk, when last looked at, that are not known here
+        self._look_again = 0.0
+        self._looking = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + self._others
 
     async def start(self, name: Repository) -> Upload:
-        if len(self._known) >= self._most:
-            raise TooMany(f"{self._most} uploads are open; try again later")
+        if len(self) >= self._most:
+            await self._make_room()
         upload_id = str(uuid.uuid4())
         upload = Upload(name, upload_id, self._store.layout.uploads(name) / upload_id)
         self._known[upload_id] = upload
@@ -101,6 +107,14 @@ class Uploads:
             self._known.pop(upload_id, None)
             raise
         return upload
+
+    async def _make_room(self) -> None:
+        """Raises TooMany where that cannot be. Looks at the disk now and then only: it may hold many repositories."""
+        if time.monotonic() >= self._look_again:
+            self._look_again = time.monotonic() + LOOK_EVERY_S
+            await self.purge(CROWDED_S)
+        if len(self) >= self._most:
+            raise TooMany(f"{self._most} uploads are open; try again later")
 
     async def find(self, name: Repository, upload_id: str) -> Upload:
         """By id; also one that an earlier process, or Docker's registry, began."""
@@ -112,7 +126,10 @@ class Uploads:
         if upload is None:
             upload = Upload(name, canonical, self._store.layout.uploads(name) / canonical)
             await asyncio.to_thread(upload.size)
-            upload = self._known.setdefault(canonical, upload)
+            if canonical not in self._known:
+                self._known[canonical] = upload
+                self._others = max(self._others - 1, 0)
+            upload = self._known[canonical]
         if upload.name != name:
             raise UploadUnknown(f"upload unknown to repository {name}: {canonical}")
         return upload
@@ -157,17 +174,24 @@ class Uploads:
         self._known.pop(upload.id, None)
 
     async def purge(self, older_than_s: float) -> int:
-        """Remove uploads that nobody wrote to for so long. How many they were."""
-        stale = await asyncio.to_thread(_stale, self._store.layout.repositories, time.time() - older_than_s)
-        for folder in stale:
-            upload = self._known.get(folder.name)
-            if upload is None or not upload.lock.locked():
-                await asyncio.to_thread(shutil.rmtree, folder, True)
-                self._known.pop(folder.name, None)
-        for upload in list(self._known.values()):
-            if not upload.lock.locked() and not upload.folder.is_dir():
-                self._known.pop(upload.id, None)
-        return len(stale)
+        """Remove uploads that nobody wrote to for so long, and count those that lie there. How many went."""
+        async with self._looking:
+            ours, before, gone = set(self._known), time.time() - older_than_s, set()
+            lying = await asyncio.to_thread(_lying, self._store)
+            for folder, written in lying.items():
+                if written < before and not self._busy(folder.name):
+                    await asyncio.to_thread(shutil.rmtree, folder, True)
+                    self._known.pop(folder.name, None)
+                    gone.add(folder)
+            for upload in list(self._known.values()):
+                if not self._busy(upload.id) and not upload.folder.is_dir():
+                    self._known.pop(upload.id, None)
+            self._others = sum(folder.name not in ours | self._known.keys() for folder in lying.keys() - gone)
+            return len(gone)
+
+    def _busy(self, upload_id: str) -> bool:
+        upload = self._known.get(upload_id)
+        return upload is not None and upload.lock.locked()
 
 
 def _parts(piece: bytes) -> Iterator[memoryview]:
@@ -196,15 +220,14 @@ def _begin(folder: Path) -> None:
     (folder / "startedat").write_text(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
-def _stale(top: Path, before: float) -> list[Path]:
-    """The folders of uploads that were last written to before `before`."""
-    found = []
-    for folder, below, _ in os.walk(top):
-        if Path(folder).name == "_uploads":
-            found += [Path(folder, each) for each in below if _last_write(Path(folder, each)) < before]
-        below[:] = [each for each in below if not each.startswith("_") or each == "_uploads"]
-        if Path(folder).name == "_uploads":
-            below.clear()
+def _lying(store: Store) -> dict[Path, float]:
+    """The folders of all uploads, and when each was last written to."""
+    found = {}
+    for name in store.repositories():
+        with contextlib.suppress(FileNotFoundError):
+            for folder in store.layout.uploads(name).iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    found[folder] = _last_write(folder)
     return found
 
 

@@ -88,11 +88,11 @@ def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 def serve(processes):
-    """serve(root, *options): our registry, on `root`."""
-    def start(root: Path, *options: str) -> Server:
+    """serve(root, *options): our registry, on `root`; `before` is a command that starts it."""
+    def start(root: Path, *options: str, before: tuple[str, ...] = ()) -> Server:
         port = free_port()
-        process = subprocess.Popen([sys.executable, "-m", "shoal.cli.main", "registry", "serve", "--root", str(root),
-                                    "--listen", f"127.0.0.1:{port}", *options])
+        process = subprocess.Popen([*before, sys.executable, "-m", "shoal.cli.main", "registry", "serve",
+                                    "--root", str(root), "--listen", f"127.0.0.1:{port}", *options])
         processes.append(process)
         wait_for(lambda: answers(port, process), "our registry")
         return Server(port, process)
