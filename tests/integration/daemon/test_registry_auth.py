@@ -1,0 +1,84 @@
+"""Services whose image comes from a registry that asks for a password: Debian's docker-registry, the docker command."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon.host import Machine, end, until
+from tests.integration.daemon.test_registry import started
+from tests.integration.images.test_pull import HTPASSWD
+
+pytestmark = [pytest.mark.root, pytest.mark.clients]
+
+ADDRESS = "127.0.0.1:5007"
+NAME = f"{ADDRESS}/team/private:v1"
+SENT = base64.urlsafe_b64encode(b'{"username":"me","password":"secret"').decode()[:44]
+"""How the docker command's X-Registry-Auth begins."""
+
+
+@pytest.fixture
+def swarm(host: Machine) -> Iterator[Machine]:
+    """A manager, logged in at a registry that has the image, which is here no more."""
+    (host.root / "htpasswd").write_text(HTPASSWD)
+    config = host.root / "private.yml"
+    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {host.root}/private}}}}\n"
+                      f"http: {{addr: '{ADDRESS}'}}\n"
+                      f"auth: {{htpasswd: {{realm: here, path: {host.root}/htpasswd}}}}\n")
+    server = started(host, "docker-registry", "serve", str(config))
+    try:
+        until(lambda: not host.docker_run("login", "-u", "me", "--password-stdin", ADDRESS, stdin="secret").returncode,
+              "the registry takes the password")
+        host.docker("build", "--tag", NAME, "-", stdin="FROM busybox\nRUN echo private > /made\n")
+        host.docker("push", NAME)
+        host.docker("rmi", NAME)
+        host.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        yield host
+        host.docker("swarm", "leave", "--force")
+    finally:
+        host.docker("logout", ADDRESS)
+        end(server)
+
+
+def column(host: Machine, name: str) -> str:
+    """Of every task of the service."""
+    return host.docker("service", "ps", "--no-trunc", "--format", f"{{{{.{name}}}}}", "web")
+
+
+def test_a_service_has_the_password_that_came_with_it_and_keeps_it(swarm: Machine) -> None:
+    docker = swarm.docker
+    docker("service", "create", "--detach", "--name", "web", "--restart-delay", "100ms", "--init", NAME,
+           "sleep", "1000")
+    until(lambda: "no basic auth credentials" in column(swarm, "Error"), "a task without the password does not run")
+    docker("service", "update", "--detach", "--with-registry-auth", "web")
+    until(lambda: "Running" in column(swarm, "CurrentState"), "one with it does")
+    image_id = swarm.inspect(docker("ps", "--quiet"))["Image"]
+    assert json.loads((swarm.root / "data/images/index.json").read_bytes())["images"][image_id]["private"]
+
+    docker("service", "scale", "--detach", "web=0")
+    until(lambda: not docker("ps", "--all", "--quiet"), "its container is gone")
+    docker("rmi", image_id)
+    docker("service", "scale", "web=1")  # an update that brings no password, and needs the one that is kept
+
+    told = docker("service", "inspect", "web") + docker("inspect", docker("ps", "--quiet"))
+    told += str(swarm.call("GET", "/tasks")[1]) + docker("events", "--since", "1", "--until", f"{time.time():.3f}")
+    told += "".join(path.read_text(errors="replace") for path in swarm.root.rglob("*.log"))
+    (kept,) = swarm.root.rglob("assignments.msgpack")
+    until(lambda: SENT.encode() in kept.read_bytes(), "the host knows it, and only root reads that")
+    assert kept.stat().st_mode & 0o077 == 0
+    assert "team/private" in told and SENT not in told and "secret" not in told
+
+
+def test_a_long_password_comes_through(swarm: Machine, tmp_path: Path) -> None:
+    """Those of clouds are tokens; beyond what fits, the answer says so."""
+    for length, code in ((15_000, 0), (30_000, 1)):
+        auth = base64.b64encode(b"me:" + b"x" * length).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {ADDRESS: {"auth": auth}}}))
+        said = swarm.docker("--config", str(tmp_path), "service", "create", "--detach", "--no-resolve-image",
+                            "--with-registry-auth", "--replicas", "0", NAME, code=code)
+        assert not code or "invalid X-Registry-Auth header: it is too long" in said
