@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import web
 
 from shoal.api import reference
-from shoal.api.errors import InvalidArgument
+from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.imagefilters import LIST_FILTERS, PRUNE_FILTERS, listed, one_truth, prunable
+from shoal.daemon.http.imagewire import (
+    check_platform,
+    history_json,
+    image_summary,
+    inspect_json,
+    parse_platform_json,
+    removal_json,
+    shared_sizes,
+)
 from shoal.daemon.http.progress import told
 from shoal.daemon.http.spool import spooled
-from shoal.daemon.http.times import NEVER, SECOND_NS, moment_ns, rfc3339, stamp_ns
 from shoal.daemon.http.versions import version_of
-from shoal.daemon.http.wire import empty, filters, flag, labels_match, reply, truth
-from shoal.engine.images.archive import ARCHITECTURES
-from shoal.engine.images.config import Image, config_json
+from shoal.daemon.http.wire import empty, filters, flag, reply
+from shoal.engine.build.remote import fetch
+from shoal.engine.images.archive import host_architecture
 from shoal.engine.images.distribution.challenges import parse_credentials
-from shoal.engine.images.distribution.progress import Sink
+from shoal.engine.images.distribution.manifests import Platform, parse_platform
+from shoal.engine.images.distribution.progress import Sink, Step
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.images import Images
-from shoal.engine.images.removal import Removal
-
-LIST_FILTERS = frozenset({"before", "dangling", "label", "reference", "since", "until"})
-PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+from shoal.engine.images.importer import unheard
 
 
 class ImageRoutes:
@@ -51,95 +58,67 @@ class ImageRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request, LIST_FILTERS)
-        steps = flag(request, "all")  # of builds: without names, and others stand on them
-        found = [image for image in self._images.all() if self._matches(image, wanted)
-                 and (steps or image.repo_tags or not self._images.has_children(image.id))]
+        found = listed(self._images, wanted, steps=flag(request, "all"))
+        shared = shared_sizes(self._images) if flag(request, "shared-size") else {}
         legacy = version_of(request) < (1, 44)
-        return reply([image_summary(image, wanted.get("reference", ()), legacy=legacy) for image in found])
+        return reply([image_summary(image, self._parent(image.id), legacy=legacy, shared_bytes=shared.get(image.id, -1))
+                      for image in found])
 
-    def _matches(self, image: Image, wanted: dict[str, Any]) -> bool:
-        if not labels_match(wanted.get("label", []), image.config.labels):
-            return False
-        for value in wanted.get("dangling", []):
-            if truth(value, "dangling") == bool(image.repo_tags):
-                return False
-        patterns = wanted.get("reference", [])
-        if patterns and not any(_name_matches(pattern, tag) for pattern in patterns for tag in image.repo_tags):
-            return False
-        for value in wanted.get("before", []):
-            if image.created >= self._images.resolve(value).created:
-                return False
-        for value in wanted.get("since", []):
-            if image.created <= self._images.resolve(value).created:
-                return False
-        return all(stamp_ns(image.created) < moment_ns(value, "until") for value in wanted.get("until", []))
+    def _parent(self, image_id: str) -> str:
+        lineage = self._images.lineage(image_id)
+        return lineage[1].id if len(lineage) > 1 else ""
 
     async def inspect(self, request: web.Request) -> web.Response:
-        image = self._images.resolve(request.match_info["name"])
-        body: dict[str, Any] = {
-            "Id": image.id,
-            "RepoTags": list(image.repo_tags),
-            "RepoDigests": list(image.repo_digests),
-            "Parent": self._parent(image),
-            "Comment": image.comment,
-            "Created": image.created or NEVER,
-            "DockerVersion": "",
-            "Author": image.author,
-            "Config": _full_config(image),
-            "Architecture": image.architecture,
-            "Os": image.os,
-            "Size": image.size,
-            "GraphDriver": {"Name": "overlay2", "Data": {}},
-            "RootFS": {"Type": "layers", "Layers": list(image.layers)},
-            "Metadata": {"LastTagTime": rfc3339(int(image.last_tagged * SECOND_NS))},
-        }
-        if image.variant:
-            body["Variant"] = image.variant
-        if version_of(request) < (1, 44):
-            body["VirtualSize"] = image.size
-        return reply(body)
-
-    def _parent(self, image: Image) -> str:
-        parent = self._images.record(image.id).parent
-        return parent if parent and self._images.has(parent) else ""
+        name, query = request.match_info["name"], request.query
+        platform = parse_platform_json(query.get("platform", ""))
+        if platform is not None and flag(request, "manifests"):
+            raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
+        image = self._images.resolve(name)
+        check_platform(image, name, platform)
+        return reply(inspect_json(image, self._parent(image.id), driver=self._images.driver_name,
+                                  legacy=version_of(request) < (1, 44)))
 
     async def history(self, request: web.Request) -> web.Response:
-        image = self._images.resolve(request.match_info["name"])
-        sizes = iter(self._images.layer_bytes(image.id))
-        rows = [
-            {
-                "Id": "<missing>",
-                "Created": stamp_ns(entry.created) // SECOND_NS,
-                "CreatedBy": entry.created_by,
-                "Tags": None,
-                "Size": 0 if entry.empty_layer else next(sizes, 0),
-                "Comment": entry.comment,
-            }
-            for entry in image.history
-        ][::-1]
-        if rows:
-            rows[0] |= {"Id": image.id, "Tags": list(image.repo_tags) or None}  # type: ignore[dict-item]
-        return reply(rows)
+        name = request.match_info["name"]
+        platform = parse_platform_json(request.query.get("platform", ""))
+        image = self._images.resolve(name)
+        check_platform(image, name, platform)
+        return reply(history_json(image, self._images.layer_bytes(image.id), self._images.lineage(image.id)))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        query = request.query
-        if query.get("fromImage"):
+        if request.query.get("fromImage"):
             return await self._pull(request)
-        if query.get("fromSrc", "") != "-":
-            raise InvalidArgument("only fromSrc=- (the request's body) can be imported")
-        operating_system, _, architecture = query.get("platform", "").partition("/")
-        if operating_system not in ("", "linux"):
-            raise InvalidArgument(f'operating system "{operating_system}" is not supported')
-        async with spooled(request, self._images.blobs.scratch) as archive:
-            image = await self._images.import_rootfs(
-                archive,
-                changes=query.getall("changes", []),
-                repository=query.get("repo", ""),
-                tag=query.get("tag", ""),
-                comment=query.get("message", ""),
-                architecture=architecture,
-            )
-        return _lines([{"status": image.id}])
+        return await self._import(request)
+
+    async def _import(self, request: web.Request) -> web.StreamResponse:
+        """The tar of a root file system, from the body or from where a URL leads."""
+        query = request.query
+        source = query.get("fromSrc", "")
+        if not source:
+            raise InvalidArgument("fromSrc: nothing to import was given")
+        platform = parse_platform(query.get("platform", ""), Platform("linux", host_architecture()))
+        if platform.os != "linux":
+            raise InvalidArgument(f'operating system "{platform.os}" is not supported')
+        url = source if "://" in source or source == "-" else f"http://{source}"
+        if url != "-" and urlsplit(url).scheme not in ("http", "https"):
+            raise InvalidArgument(f"fromSrc: {source} is neither - (the request's body) nor an http or https URL")
+
+        async def work(progress: Sink) -> None:
+            async with spooled(request, self._images.blobs.scratch) as archive:
+                if url != "-":
+                    progress({"status": f"Downloading from {url}"})
+                    await fetch(url, archive)
+                image = await self._images.import_rootfs(
+                    archive,
+                    changes=query.getall("changes", []),
+                    repository=query.get("repo", ""),
+                    tag=query.get("tag", ""),
+                    comment=query.get("message", "") or f"Imported from {source}",
+                    platform=platform,
+                )
+            progress({"status": image.id})
+
+        return await told(request, work)
 
     async def _pull(self, request: web.Request) -> web.StreamResponse:
         """One image, or where no tag is named every tag of the repository."""
@@ -159,28 +138,39 @@ class ImageRoutes:
         return await told(request, pull)
 
     async def load(self, request: web.Request) -> web.StreamResponse:
-        async with spooled(request, self._images.blobs.scratch) as archive:
-            try:
-                loaded = await self._images.load(archive)
-            except InvalidArgument as error:  # in the stream, as Docker does: its answer has begun by then
-                return _lines([{"errorDetail": {"message": error.message}, "error": error.message}])
-        lines = []
-        for item in loaded:
-            lines += [{"stream": f"Loaded image: {tag.familiar}\n"} for tag in item.tags]
-            if not item.tags:
-                lines.append({"stream": f"Loaded image ID: {item.image.id}\n"})
-        return _lines(lines)
+        platform = parse_platform_json(request.query.get("platform", ""))
+
+        async def work(progress: Sink) -> None:
+            heard = unheard if flag(request, "quiet", True) else _layers_told(progress)
+            async with spooled(request, self._images.blobs.scratch) as archive:
+                try:
+                    loaded = await self._images.load(archive, platform, heard)
+                except (InvalidArgument, NotFound) as error:  # in the stream, as of dockerd: it has begun by then
+                    progress({"errorDetail": {"message": error.message}, "error": error.message})
+                    return
+            for item, before in loaded:
+                for tag, image_id in before.items():
+                    progress({"stream": f"The image {tag.familiar} already exists, renaming the old one with ID "
+                                        f"{image_id} to empty string\n"})
+                for tag in item.tags:
+                    progress({"stream": f"Loaded image: {tag.familiar}\n"})
+                if not item.tags:
+                    progress({"stream": f"Loaded image ID: {item.image.id}\n"})
+
+        return await told(request, work)
 
     async def save(self, request: web.Request) -> web.StreamResponse:
         from shoal.engine.images.export import save
 
         names = request.query.getall("names", []) or [request.match_info.get("name", "")]
         names = [name for value in names for name in value.split(",")]
-        chunks = save(self._images, names)  # raises NotFound before anything is sent
+        platform = parse_platform_json(request.query.get("platform", ""))
+        chunks = save(self._images, names, platform)  # raises NotFound before anything is sent
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
         await response.prepare(request)
-        async for chunk in chunks:
-            await response.write(chunk)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                await response.write(chunk)
         return response
 
     async def tag(self, request: web.Request) -> web.Response:
@@ -189,17 +179,20 @@ class ImageRoutes:
         return empty(201)
 
     async def remove(self, request: web.Request) -> web.Response:
-        removals = await self._images.remove(request.match_info["name"], force=flag(request, "force"))
-        return reply([_removal(removal) for removal in removals])
+        name, platforms = request.match_info["name"], request.query.getall("platforms", [])
+        if len(platforms) > 1:
+            raise InvalidArgument("multiple platforms are not supported")
+        for platform in map(parse_platform_json, platforms):
+            check_platform(self._images.resolve(name), name, platform)
+        removals = await self._images.remove(name, force=flag(request, "force"),
+                                             parents=not flag(request, "noprune"))
+        return reply([removal_json(removal) for removal in removals])
 
     async def prune(self, request: web.Request) -> web.Response:
         wanted = filters(request, PRUNE_FILTERS)
-        dangling = all(truth(value, "dangling") for value in wanted.get("dangling", ["true"]))
-        until = min((moment_ns(value, "until") / SECOND_NS for value in wanted.get("until", [])), default=None)
-        removals, freed = await self._images.prune(dangling_only=dangling, until=until)
-        return reply(
-            {"ImagesDeleted": [_removal(removal) for removal in removals], "SpaceReclaimed": freed}
-        )
+        dangling = one_truth(wanted, "dangling")
+        removals, freed = await self._images.prune(dangling_only=dangling is not False, matches=prunable(wanted))
+        return reply({"ImagesDeleted": [removal_json(removal) for removal in removals], "SpaceReclaimed": freed})
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         """One tag, or where none is named every tag of the repository."""
@@ -213,51 +206,15 @@ class ImageRoutes:
                                                                       all_tags=everything))
 
 
-def provides(image: Image, platform: str) -> bool:
-    """Whether an image is for a platform such as linux/amd64; every image is for ""."""
-    system, _, rest = platform.partition("/")
-    architecture = rest.partition("/")[0]
-    return system in ("", image.os) and ARCHITECTURES.get(architecture, architecture) in ("", image.architecture)
+def _layers_told(progress: Sink) -> Callable[[str, int, int], None]:
+    """Lines of how far layers are, from what a thread says of them."""
+    loop, steps = asyncio.get_running_loop(), dict[str, Step]()
 
+    def tell(diff_id: str, done: int, total: int) -> None:
+        step = steps.get(diff_id) or steps.setdefault(diff_id, Step(progress, diff_id, loop.time))
+        step.count("Loading layer", done, total)
 
-def image_summary(image: Image, patterns: Sequence[str] = (), *, legacy: bool = False) -> dict[str, Any]:
-    """A line of `docker images`. `legacy`: for clients older than 1.44."""
-    tags = [tag for tag in image.repo_tags if not patterns or any(_name_matches(p, tag) for p in patterns)]
-    summary = {
-        "Id": image.id,
-        "ParentId": "",
-        "RepoTags": tags,
-        "RepoDigests": list(image.repo_digests),
-        "Created": stamp_ns(image.created) // SECOND_NS,
-        "Size": image.size,
-        "SharedSize": -1,
-        "Labels": image.config.labels,
-        "Containers": -1,
-    }
-    if legacy:
-        summary["VirtualSize"] = image.size
-        if not tags:
-            summary["RepoTags"] = ["<none>:<none>"]
-    return summary
+    def heard(diff_id: str, done: int, total: int) -> None:
+        loop.call_soon_threadsafe(tell, diff_id, done, total)
 
-
-def _removal(removal: Removal) -> dict[str, str]:
-    return {"Untagged": removal.untagged} if removal.untagged else {"Deleted": removal.deleted}
-
-
-def _full_config(image: Image) -> dict[str, Any]:
-    config: dict[str, Any] = {"User": "", "Env": [], "Cmd": [], "Entrypoint": [], "WorkingDir": "", "Labels": {}}
-    return {**config, "Volumes": {}, "OnBuild": [], **config_json(image.config)}
-
-
-def _lines(values: Any) -> web.Response:
-    """A stream of JSON values, as Docker reports progress."""
-    body = b"".join(msgspec.json.encode(value) + b"\r\n" for value in values)
-    return web.Response(body=body, content_type="application/json")
-
-
-def _name_matches(pattern: str, tag: str) -> bool:
-    name = tag.rpartition(":")[0]
-    return any(
-        text.count("/") == pattern.count("/") and fnmatch.fnmatchcase(text, pattern) for text in (tag, name)
-    )
+    return heard

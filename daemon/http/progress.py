@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from shoal.api.errors import ShoalError
+from shoal.api.errors import ShoalError, in_words
 
 MAX_WAITING = 10_000
 _LOOK_S = 1.0
@@ -77,10 +77,11 @@ async def _some_or_gone(request: web.Request, lines: _Lines) -> None:
 async def _ended(request: web.Request, response: web.StreamResponse, task: asyncio.Future[None]) -> web.StreamResponse:
     try:
         task.result()
-    except ShoalError as error:
-        if not response.prepared:
+    except (ShoalError, OSError) as error:
+        if not response.prepared or isinstance(error, ConnectionError):
             raise
-        last = {"errorDetail": {"message": error.message}, "error": error.message}
+        message = error.message if isinstance(error, ShoalError) else in_words(error)
+        last = {"errorDetail": {"message": message}, "error": message}
         await response.write(msgspec.json.encode(last) + b"\r\n")
     if not response.prepared:
         await response.prepare(request)

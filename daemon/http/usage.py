@@ -10,7 +10,7 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.daemon.http.containers.listing import Lookups, summary
-from shoal.daemon.http.images import image_summary
+from shoal.daemon.http.imagewire import image_summary, shared_sizes
 from shoal.daemon.http.volumes import volume_json
 from shoal.daemon.http.wire import reply
 from shoal.engine.containers.engine import Engine
@@ -44,7 +44,8 @@ class UsageRoutes:
         return reply(shown)
 
     def _image_rows(self) -> list[dict[str, Any]]:
-        return [{**image_summary(image), "SharedSize": 0,
+        shared = shared_sizes(self._images)
+        return [{**image_summary(image, shared_bytes=shared[image.id]),
                  "Containers": len(list(self._engine.image_users(image.id)))} for image in self._images.all()]
 
     async def _container_rows(self) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import platform
 import posixpath
 import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -16,11 +18,15 @@ import msgspec
 
 from shoal.api import reference
 from shoal.api.errors import InvalidArgument
+from shoal.engine.images.blobs import digest_of
+from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Platform, choose, parse_manifest
 from shoal.engine.storage.unpack import BoundedTarInfo
 
 MAX_MEMBERS = 100_000
 MAX_DOCUMENT_BYTES = 8 << 20
 _MAX_LINKS = 8
+_ATTESTATION = Platform("unknown", "unknown")
+"""The platform of what builds say of themselves: no image."""
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 """The kernel's word for a machine → OCI's."""
@@ -31,13 +37,21 @@ def host_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
+class ArchivedLayer(msgspec.Struct, frozen=True):
+    """Where a layer is, and what the archive says of it: "" and -1 where it says nothing."""
+
+    member: str
+    digest: str = ""
+    size: int = -1
+
+
 class ArchivedImage(msgspec.Struct, frozen=True):
-    """One image of an archive: its configuration, and where its layers are."""
+    """One image of an archive: its configuration, where its layers are (lowest first), its manifests."""
 
     config: bytes
-    layers: tuple[str, ...]  # member names, lowest first
-    layer_digests: tuple[str, ...]  # as the manifest names them; "" where it does not
+    layers: tuple[ArchivedLayer, ...]
     tags: tuple[reference.Reference, ...]
+    manifests: tuple[Manifest, ...] = ()
 
 
 class _DockerManifest(msgspec.Struct):
@@ -46,32 +60,19 @@ class _DockerManifest(msgspec.Struct):
     repo_tags: list[str] | None = msgspec.field(name="RepoTags", default=None)
 
 
-class _Platform(msgspec.Struct):
-    architecture: str = ""
-    os: str = ""
+class _Named(msgspec.Struct):
+    """A descriptor of index.json, for its annotations."""
 
-
-class _Descriptor(msgspec.Struct, rename={"media_type": "mediaType"}):
-    digest: str
-    media_type: str = ""
     annotations: dict[str, str] | None = None
-    platform: _Platform | None = None
 
 
-class _Index(msgspec.Struct):
-    manifests: list[_Descriptor] = []
-
-
-class _Manifest(msgspec.Struct):
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] = []
-    manifests: list[_Descriptor] | None = None  # an index within the index
+class _Names(msgspec.Struct):
+    manifests: list[_Named] = []
 
 
 # Made here: two threads that decode a type for the first time, both at once, crash msgspec 0.22.
 _docker_manifests = msgspec.json.Decoder(list[_DockerManifest])
-_index = msgspec.json.Decoder(_Index)
-_manifest = msgspec.json.Decoder(_Manifest)
+_names = msgspec.json.Decoder(_Names)
 
 
 class ImageArchive:
@@ -88,12 +89,15 @@ class ImageArchive:
     def close(self) -> None:
         self._tar.close()
 
-    def images(self) -> list[ArchivedImage]:
-        """Every image of the archive. Raises InvalidArgument where it is neither kind of archive."""
+    def images(self, wanted: Platform | None = None) -> list[ArchivedImage]:
+        """Every image of the archive; of several for many platforms the one for `wanted`, or else for this host.
+
+        Raises InvalidArgument where it is neither kind of archive.
+        """
         if "manifest.json" in self._members:
             return self._docker_images()
         if "index.json" in self._members:
-            return self._oci_images()
+            return list(self._oci_images(wanted or Platform("linux", host_architecture())))
         raise InvalidArgument("invalid archive: it has neither a manifest.json nor an index.json")
 
     def open(self, name: str) -> IO[bytes]:
@@ -113,62 +117,74 @@ class ImageArchive:
                 break
         raise InvalidArgument(f"invalid archive: {name} is missing")
 
-    def _document(self, name: str) -> bytes:
+    def _document(self, name: str, described: Descriptor | None = None) -> bytes:
         with self.open(name) as stream:
             content = stream.read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
             raise InvalidArgument(f"invalid archive: {name} is larger than {MAX_DOCUMENT_BYTES} bytes")
+        if described is not None and len(content) != described.size:
+            raise InvalidArgument(f"invalid archive: {name} has {len(content)} bytes, not {described.size}")
         return content
 
-    def _docker_images(self) -> list[ArchivedImage]:
-        return [
-            ArchivedImage(
-                config=self._document(entry.config),
-                layers=tuple(entry.layers or ()),
-                layer_digests=("",) * len(entry.layers or ()),
-                tags=tuple(reference.parse(tag) for tag in entry.repo_tags or ()),
-            )
-            for entry in _decode(self._document("manifest.json"), _docker_manifests, "manifest.json")
-        ]
+    # --- what `docker save` writes ---
 
-    def _oci_images(self) -> list[ArchivedImage]:
+    def _docker_images(self) -> list[ArchivedImage]:
+        entries = _decode(self._document("manifest.json"), _docker_manifests, "manifest.json")
+        manifests = self._manifests_beside()
         images = []
-        for descriptor in _decode(self._document("index.json"), _index, "index.json").manifests:
-            manifest = self._manifest(descriptor)
-            if manifest.manifests is not None:
-                manifest = self._manifest(_for_this_host(manifest.manifests))
-            if manifest.config is None:
-                raise InvalidArgument(f"invalid archive: manifest {descriptor.digest} has no configuration")
-            images.append(
-                ArchivedImage(
-                    config=self._document(_blob(manifest.config.digest)),
-                    layers=tuple(_blob(layer.digest) for layer in manifest.layers),
-                    layer_digests=tuple(layer.digest for layer in manifest.layers),
-                    tags=_oci_tags(descriptor.annotations or {}),
-                )
-            )
+        for entry in entries:
+            config = self._document(entry.config)
+            images.append(ArchivedImage(
+                config=config,
+                layers=tuple(ArchivedLayer(layer) for layer in entry.layers or ()),
+                tags=tuple(reference.parse(tag) for tag in entry.repo_tags or ()),
+                manifests=tuple(one for one in manifests if one.config is not None
+                                and one.config.digest == digest_of(config))))
         return images
 
-    def _manifest(self, descriptor: _Descriptor) -> _Manifest:
-        name = _blob(descriptor.digest)
-        return _decode(self._document(name), _manifest, name)
+    def _manifests_beside(self) -> list[Manifest]:
+        """Those of an OCI layout in the same archive. It is the other file that says which images there are."""
+        found: list[Manifest] = []
+        with suppress(InvalidArgument):
+            for one in self._index().manifests or ():
+                found.append(self._manifest(one))
+        return found
+
+    # --- OCI layouts ---
+
+    def _index(self) -> Manifest:
+        return parse_manifest(self._document("index.json"))
+
+    def _oci_images(self, wanted: Platform) -> Iterator[ArchivedImage]:
+        index = self._index()
+        names = _decode(index.raw, _names, "index.json").manifests
+        for descriptor, named in zip(index.manifests or (), names, strict=False):
+            if descriptor.platform == _ATTESTATION:
+                continue
+            manifest = self._manifest(descriptor)
+            if manifest.manifests is not None:
+                manifest = self._manifest(choose(manifest.manifests, wanted, descriptor.digest))
+            if manifest.config is None:
+                raise InvalidArgument(f"invalid archive: manifest {descriptor.digest} has no configuration")
+            yield ArchivedImage(
+                config=self._document(_blob(manifest.config.digest), manifest.config),
+                layers=tuple(ArchivedLayer(_blob(layer.digest), layer.digest, layer.size)
+                             for layer in manifest.layers),
+                tags=oci_names(named.annotations or {}),
+                manifests=(manifest,))
+
+    def _manifest(self, descriptor: Descriptor) -> Manifest:
+        raw = self._document(_blob(descriptor.digest), descriptor)
+        return parse_manifest(raw, descriptor.media_type, descriptor.digest)
 
 
-def _for_this_host(manifests: list[_Descriptor]) -> _Descriptor:
-    wanted = host_architecture()
-    for descriptor in manifests:
-        if descriptor.platform and (descriptor.platform.os, descriptor.platform.architecture) == (
-            "linux",
-            wanted,
-        ):
-            return descriptor
-    raise InvalidArgument(f"archive has no image for linux/{wanted}")
-
-
-def _oci_tags(annotations: dict[str, str]) -> tuple[reference.Reference, ...]:
-    name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
-    # The plain annotation may be a bare tag, which names no repository.
-    return (reference.parse(name),) if name and ("/" in name or ":" in name) else ()
+def oci_names(annotations: dict[str, str]) -> tuple[reference.Reference, ...]:
+    """What an image of an OCI layout is called: nothing, where that is no name of a repository."""
+    name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name") or ""
+    if "/" in name or ":" in name:  # else it may be a bare tag
+        with suppress(InvalidArgument):
+            return (reference.parse(name),)
+    return ()
 
 
 def _blob(digest: str) -> str:
@@ -183,5 +199,5 @@ _T = TypeVar("_T")
 def _decode(raw: bytes, decoder: msgspec.json.Decoder[_T], name: str) -> _T:
     try:
         return decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidArgument(f"invalid archive: {name}: {error}") from error

@@ -51,10 +51,10 @@ class Blobs:
         return blob.digest
 
     @contextmanager
-    def writer(self, expected: str = "") -> Iterator[BlobWriter]:
+    def writer(self, expected: str = "", expected_bytes: int = -1) -> Iterator[BlobWriter]:
         """Write a blob; it is stored when the block ends without an error.
 
-        Raises InvalidArgument at the end where the digest is not the `expected` one.
+        Raises InvalidArgument at the end where the digest or the length is not the expected one.
         """
         scratch = self.scratch / os.urandom(8).hex()
         try:
@@ -63,6 +63,8 @@ class Blobs:
                 yield writer
                 if expected and writer.digest != expected:
                     raise InvalidArgument(f"digest mismatch: expected {expected}, got {writer.digest}")
+                if expected_bytes not in (-1, writer.size):
+                    raise InvalidArgument(f"{expected}: {writer.size} bytes, not {expected_bytes}")
                 target.flush()
                 os.fsync(target.fileno())
             scratch.rename(self.path(writer.digest))
@@ -85,6 +87,10 @@ class Blobs:
 
     def digests(self) -> list[str]:
         return ["sha256:" + path.name for path in self._place.iterdir()]
+
+
+def digest_of(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
 class BlobWriter:

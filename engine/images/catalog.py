@@ -17,7 +17,7 @@ from shoal.engine.images import index as index_file
 from shoal.engine.images.config import Image
 from shoal.engine.images.importer import Imported
 from shoal.engine.images.index import ImageRecord, Index
-from shoal.engine.images.removal import Removal
+from shoal.engine.images.removal import ImageUser, Removal, Standing
 from shoal.engine.storage.driver import chain_ids
 
 
@@ -79,18 +79,23 @@ class Catalog:
         for image_id, record in self.records.items():
             if full in record.repo_digests:
                 return image_id
-        return wanted.digest if wanted.digest in self.images and self._is_named(wanted) else None
+            if wanted.digest in (image_id, *record.contents) and self._is_named(image_id, wanted.name):
+                return image_id
+        return None
 
-    def _is_named(self, wanted: Reference) -> bool:
-        return any(name.startswith(wanted.name + ":") for name in self.names(wanted.digest))
+    def _is_named(self, image_id: str, repository: str) -> bool:
+        return any(name.startswith(repository + ":") for name in self.names(image_id))
 
     def name_meant(self, text: str, image_id: str) -> str | None:
-        """The name that `text` is, or None where it is an id."""
+        """The name that `text` is, or the digest with its repository; None where it is an id."""
         prefix = reference.as_id_prefix(text)
         if text.startswith("sha256:") or (prefix is not None and len(prefix) == 64):
             return None
-        full = str(reference.parse(text))
-        return full if self.tags.get(full) == image_id else None
+        wanted = reference.parse(text)
+        if wanted.digest:
+            full = f"{wanted.name}@{wanted.digest}"
+            return full if full in self.records[image_id].repo_digests else None
+        return str(wanted) if self.tags.get(str(wanted)) == image_id else None
 
     def names(self, image_id: str) -> list[str]:
         """All that the image is called, sorted."""
@@ -122,6 +127,32 @@ class Catalog:
     def has_children(self, image_id: str) -> bool:
         return any(record.parent == image_id for record in self.records.values())
 
+    def standing(self, image_id: str, users: Iterable[ImageUser]) -> Standing:
+        """What a removal of it has to look at."""
+        return Standing(image_id=image_id, tags=tuple(self.names(image_id)),
+                        digests=self.records[image_id].repo_digests, has_children=self.has_children(image_id),
+                        users=tuple(users))
+
+    def lineage(self, image_id: str) -> list[str]:
+        """The image, what it was made on, and so on, as far as that is here."""
+        found: list[str] = []
+        while image_id in self.records and image_id not in found:
+            found.append(image_id)
+            image_id = self.records[image_id].parent
+        return found
+
+    # --- what other hosts can have ---
+
+    def named(self) -> dict[str, ImageRecord]:
+        """The images that have a name or a digest of a repository."""
+        tagged = set(self.tags.values())
+        return {image_id: record for image_id, record in self.records.items()
+                if image_id in tagged or record.repo_digests}
+
+    def holders_of(self, blob: str) -> list[str]:
+        """The images that the blob belongs to."""
+        return [image_id for image_id, record in self.records.items() if blob == image_id or blob in record.blobs]
+
     # --- changing ---
 
     def add(self, item: Imported, now: float) -> None:
@@ -135,6 +166,11 @@ class Catalog:
             if name.tag:
                 self.name(str(name), item.image.id, now)
 
+    def share(self, image_id: str, manifest: str) -> None:
+        """Keep the manifest that was made of an image for other hosts. Raises NotFound."""
+        self.get(image_id)
+        self.records[image_id] = msgspec.structs.replace(self.records[image_id], shared=manifest)
+
     def name(self, name: str, image_id: str, now: float) -> None:
         """Call the image so, and no other one."""
         before = self.tags.get(name)
@@ -145,15 +181,14 @@ class Catalog:
             self._refresh(before)
 
     def untag(self, image_id: str, names: Sequence[str]) -> list[Removal]:
-        """Take names away, and the digests of repositories that it has no name in any more."""
-        removals = []
+        """Take names and digests away, as a plan of removal has them."""
         for name in names:
-            del self.tags[name]
-            removals.append(Removal(untagged=reference.parse(name).familiar))
-        self.records[image_id], lost = index_file.forgotten(self.records[image_id], names, self.names(image_id))
-        removals += [Removal(untagged=reference.parse(digest).familiar) for digest in lost]
+            self.tags.pop(name, None)
+        record = self.records[image_id]
+        digests = tuple(digest for digest in record.repo_digests if digest not in names)
+        self.records[image_id] = msgspec.structs.replace(record, repo_digests=digests)
         self._refresh(image_id)
-        return removals
+        return [Removal(untagged=reference.parse(name).familiar) for name in names]
 
     def forget(self, image_id: str) -> tuple[Image, ImageRecord]:
         """Take an image without a name out."""

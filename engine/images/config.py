@@ -8,11 +8,12 @@ Source of the format: OCI image specification, config.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from shoal.api.errors import InvalidArgument
+from shoal.api.reference import is_digest
 from shoal.api.specs import HealthCheck
 
 SUPPORTED_OS = "linux"
@@ -62,6 +63,18 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     history: tuple[HistoryEntry, ...] = ()
 
 
+_Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+
+
+class _Health(msgspec.Struct, rename="pascal"):
+    test: list[str] | None = None
+    interval: _Int64 | None = None
+    timeout: _Int64 | None = None
+    start_period: _Int64 | None = None
+    start_interval: _Int64 | None = None
+    retries: _Int64 | None = None
+
+
 class _Config(msgspec.Struct, rename="pascal"):
     """`config` of the OCI document; clients and old tools write null for what is absent."""
 
@@ -74,7 +87,7 @@ class _Config(msgspec.Struct, rename="pascal"):
     exposed_ports: dict[str, Any] | None = None
     volumes: dict[str, Any] | None = None
     stop_signal: str | None = None
-    healthcheck: dict[str, Any] | None = None
+    healthcheck: _Health | None = None
     shell: list[str] | None = None
     on_build: list[str] | None = None
 
@@ -114,11 +127,14 @@ def parse_config(raw: bytes, image_id: str) -> Image:
     """
     try:
         document = _decoder.decode(raw)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidArgument(f"invalid image configuration {image_id}: {error}") from error
     os = document.os or SUPPORTED_OS
     if os != SUPPORTED_OS:
         raise InvalidArgument(f'image operating system "{os}" cannot be used on this platform')
+    layers = tuple((document.rootfs or _RootFS()).diff_ids or ())
+    if not all(map(is_digest, layers)):
+        raise InvalidArgument(f"invalid image configuration {image_id}: a layer is named by no digest")
     config = document.config or _Config()
     return Image(
         id=image_id,
@@ -136,7 +152,7 @@ def parse_config(raw: bytes, image_id: str) -> Image:
             shell=tuple(config.shell or ()),
             on_build=tuple(config.on_build or ()),
         ),
-        layers=tuple((document.rootfs or _RootFS()).diff_ids or ()),
+        layers=layers,
         created=document.created or "",
         architecture=document.architecture or "",
         variant=document.variant or "",
@@ -209,14 +225,14 @@ def _words(value: list[str] | str | None) -> tuple[str, ...]:
     return tuple(value or ())
 
 
-def _healthcheck(raw: dict[str, Any] | None) -> HealthCheck | None:
-    if not raw or not raw.get("Test"):
+def _healthcheck(found: _Health | None) -> HealthCheck | None:
+    if found is None or not found.test:
         return None
     return HealthCheck(
-        test=tuple(str(word) for word in raw["Test"]),
-        interval_ns=int(raw.get("Interval") or 0),
-        timeout_ns=int(raw.get("Timeout") or 0),
-        start_period_ns=int(raw.get("StartPeriod") or 0),
-        start_interval_ns=int(raw.get("StartInterval") or 0),
-        retries=int(raw.get("Retries") or 0),
+        test=tuple(found.test),
+        interval_ns=found.interval or 0,
+        timeout_ns=found.timeout or 0,
+        start_period_ns=found.start_period or 0,
+        start_interval_ns=found.start_interval or 0,
+        retries=found.retries or 0,
     )

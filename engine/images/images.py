@@ -18,20 +18,22 @@ from pathlib import Path
 
 import msgspec
 
-from shoal.api import reference
-from shoal.api.errors import Conflict, InvalidArgument, NotFound
+from shoal.api.errors import InvalidArgument, NotFound
+from shoal.api.reference import Reference
 from shoal.engine.images import index as index_file
+from shoal.engine.images.archive import host_architecture
 from shoal.engine.images.blobs import Blobs
 from shoal.engine.images.catalog import Catalog, new_name
 from shoal.engine.images.changes import apply_changes
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, parse_config
-from shoal.engine.images.importer import Imported, Importer
+from shoal.engine.images.content import Content
+from shoal.engine.images.distribution.manifests import Platform
+from shoal.engine.images.importer import Heard, Imported, Importer, unheard
 from shoal.engine.images.index import ImageRecord
-from shoal.engine.images.removal import ImageUser, Removal, refuse_used, refuse_used_name, short
+from shoal.engine.images.removal import ImageUser, Removal, plan_removal
 from shoal.engine.storage.driver import StorageDriver, chain_ids
 
 CONCURRENT_IMPORTS = 2
-DANGLING = "<none>:<none>"
 
 
 Emit = Callable[[str, str, dict[str, str]], None]
@@ -53,6 +55,7 @@ class Images:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.users = users
         self.emit = emit
+        self.changed: Callable[[], None] = lambda: None  # called after each change
         self.blobs = Blobs(root / "blobs")
         self._driver = driver
         self._importer = Importer(self.blobs, driver)
@@ -60,11 +63,13 @@ class Images:
         self._lock = asyncio.Lock()
         self._imports = asyncio.Semaphore(CONCURRENT_IMPORTS)
         self._importing = 0
+        self._left_over = False  # content that no image has, and that may go once nothing is imported
         found = index_file.load(self._path)
         images = [parse_config(self.blobs.read(image_id), image_id) for image_id in found.images]
         self._catalog = Catalog.read(found, images)
         self._saved = self._catalog.copy()
-        self._sweep()
+        self._content = Content(self.blobs, driver)
+        self._content.sweep(self._catalog)
 
     # --- reading ---
 
@@ -101,9 +106,20 @@ class Images:
         known = self._driver.layers()
         return [known.get(chain_id, 0) for chain_id in chain]
 
+    def layer_sizes(self) -> dict[str, int]:
+        """Chain id → bytes, of all unpacked layers."""
+        return self._driver.layers()
+
     def total_bytes(self) -> int:
-        """The bytes of all unpacked layers."""
-        return sum(self._driver.layers().values())
+        return sum(self.layer_sizes().values())
+
+    @property
+    def driver_name(self) -> str:
+        return self._driver.name
+
+    def lineage(self, image_id: str) -> list[Image]:
+        """The image, what it was made on, and so on, as far as that is here."""
+        return [self._catalog.images[one] for one in self._catalog.lineage(image_id)]
 
     def record(self, image_id: str) -> ImageRecord:
         return self._catalog.records[image_id]
@@ -116,11 +132,11 @@ class Images:
             return wanted
         return next(filter(self.blobs.has, self._catalog.blobs_of(chain_id)), "")
 
-    def names_in(self, repository: str) -> list[reference.Reference]:
+    def names_in(self, repository: str) -> list[Reference]:
         """The tags of a repository, sorted."""
         return self._catalog.names_in(repository)
 
-    def repositories_of(self, blob: str) -> list[reference.Reference]:
+    def repositories_of(self, blob: str) -> list[Reference]:
         """Where images that have the blob came from, or were pushed to."""
         return self._catalog.repositories_of(blob)
 
@@ -132,16 +148,41 @@ class Images:
         """Whether others were made of it, by a build or a commit."""
         return self._catalog.has_children(image_id)
 
+    # --- what other hosts can have ---
+
+    def named(self) -> dict[str, ImageRecord]:
+        """Image id → record of those that have a name or a digest of a repository."""
+        return self._catalog.named()
+
+    def names(self, image_id: str) -> list[str]:
+        """All that the image is called, complete, sorted."""
+        return self._catalog.names(image_id)
+
+    def holders_of(self, blob: str) -> list[str]:
+        """The images that the blob belongs to."""
+        return self._catalog.holders_of(blob)
+
+    async def share(self, image_id: str, manifest: str) -> None:
+        """Keep the manifest, a blob, that was made of an image for other hosts. Raises NotFound."""
+        async with self._changing():
+            self._catalog.share(image_id, manifest)
+
     # --- getting images in ---
 
     @asynccontextmanager
     async def importing(self) -> AsyncIterator[None]:
-        """Holds back the removal of content while an import may rely on it."""
-        self._importing += 1
+        """Holds back the removal of content while something may rely on it; what was left over goes after the last."""
+        async with self._lock:  # no removal is under way
+            self._importing += 1
         try:
             yield
+        except BaseException:
+            self._left_over = True
+            raise
         finally:
             self._importing -= 1
+            if self._left_over and not self._importing:
+                await self._sweep()
 
     async def unpack(self, blob: Path, diff_id: str, chain_id: str, read: Callable[[int], None]) -> None:
         """Unpack a layer whose blob is verified; `read` hears, in a thread, how many bytes of it were read.
@@ -155,25 +196,38 @@ class Images:
     async def add(self, item: Imported) -> Image:
         """Name an image whose content is on disk. Call it within `importing`."""
         async with self._changing():
-            self._catalog.add(item, time.time())
+            self._add(item)
         return self._catalog.get(item.image.id)
 
-    async def load(self, archive: Path) -> list[Imported]:
-        """Take in every image of a `docker save` or OCI archive, and its names."""
+    def _add(self, item: Imported) -> None:
+        before = self._catalog.records.get(item.image.id)
+        self._catalog.add(item, time.time())
+        self._left_over |= before is not None and before.blobs != self._catalog.records[item.image.id].blobs
+
+    async def load(
+        self, archive: Path, platform: Platform | None = None, heard: Heard = unheard
+    ) -> list[tuple[Imported, dict[Reference, str]]]:
+        """Take in every image of a `docker save` or OCI archive, and its names; with each, whose they were before.
+
+        `heard` is told, in a thread, how far a layer is. Raises InvalidArgument, and NotFound as to the platform.
+        """
         async with self._imports, self.importing():
-            loaded = await asyncio.to_thread(self._importer.load, archive)
+            loaded = await asyncio.to_thread(self._importer.load, archive, platform, heard)
+            taken = []
             async with self._changing():
                 for item in loaded:
-                    self._catalog.add(item, time.time())
+                    before = {tag: self._catalog.tags.get(str(tag), item.image.id) for tag in item.tags}
+                    taken.append({tag: image_id for tag, image_id in before.items() if image_id != item.image.id})
+                    self._add(item)
         for item in loaded:
-            self.emit("load", item.image.id, {"name": item.tags[0].familiar if item.tags else item.image.id})
-        return loaded
+            self._tell("load", item.image, item.image.id)
+        return list(zip(loaded, taken, strict=True))
 
     async def import_rootfs(
         self, archive: Path, *, changes: Iterable[str] = (), repository: str = "", tag: str = "", comment: str = "",
-        architecture: str = "",
+        platform: Platform | None = None,
     ) -> Image:
-        """Make an image of one layer from the tar of a root file system."""
+        """Make an image of one layer from the tar of a root file system; for this host, if for no other platform."""
         name = new_name(repository, tag) if repository else None
         config = apply_changes(ImageConfig(), changes)
         async with self._imports, self.importing():
@@ -182,10 +236,10 @@ class Images:
                 archive,
                 config,
                 comment=comment or "Imported from -",
-                architecture=architecture,
+                platform=platform or Platform("linux", host_architecture()),
             )
             image = await self.add(Imported(made.image, made.record, (name,) if name else ()))
-        self.emit("import", image.id, {"name": name.familiar if name else image.id})
+        self._tell("import", image, image.id)
         return image
 
     async def commit(
@@ -245,20 +299,19 @@ class Images:
             return gone, before - self.total_bytes()
 
     def _is_needed(self, image_id: str) -> bool:
-        """Whether it has a name, or who uses it."""
-        return bool(self._catalog.names(image_id)) or any(self.users(image_id))
+        """Whether it is called something, or who uses it."""
+        standing = self._catalog.standing(image_id, self.users(image_id))
+        return bool(standing.tags or standing.digests or standing.users)
 
-    async def _delete_with_steps(self, image_id: str) -> list[Removal]:
-        """The image, and the steps that led to it and to nothing else."""
-        removals: list[Removal] = []
-        while True:
-            parent_id = self._catalog.records[image_id].parent
-            removals += await self._delete(image_id)
-            parent = self._catalog.records.get(parent_id)
-            if (parent is None or not parent.cache_key or self._catalog.has_children(parent_id)
-                    or self._is_needed(parent_id)):
-                return removals
-            image_id = parent_id
+    async def _delete_with_parents(self, image_id: str) -> list[Removal]:
+        """The image, and those that it was made on and that are of no other use."""
+        first, *parents = self._catalog.lineage(image_id)
+        removals = await self._delete(first)
+        for parent_id in parents:
+            if self._catalog.has_children(parent_id) or self._is_needed(parent_id):
+                break
+            removals += await self._delete(parent_id)
+        return removals
 
     # --- names and removal ---
 
@@ -268,90 +321,76 @@ class Images:
         name = new_name(repository, tag)
         async with self._changing():
             self._catalog.name(str(name), image.id, time.time())
-        self.emit("tag", image.id, {"name": name.familiar})
+        self._tell("tag", image, name.familiar)
 
-    async def remove(self, text: str, *, force: bool = False) -> list[Removal]:
+    async def remove(self, text: str, *, force: bool = False, parents: bool = True) -> list[Removal]:
         """Take a name away, and the image with its last name; or an image by id.
 
-        Raises NotFound, and Conflict where a container uses it or it has several names (see `force`).
+        `parents`: what it was made on goes too, where it is of no other use. Raises NotFound, and Conflict as
+        `plan_removal` has it.
         """
         async with self._changing(removes=True):
             image = self.resolve(text)
-            names = self._catalog.names(image.id)
-            by_name = self._catalog.name_meant(text, image.id)
-            last = len(names) <= 1
-            if by_name is not None:
-                if last and not force:
-                    refuse_used_name(image.id, text, self.users(image.id))
-                doomed = [by_name]
-            else:
-                if not last and not force:
-                    raise Conflict(
-                        f"conflict: unable to delete {short(image.id)} (must be forced) - "
-                        "image is referenced in multiple repositories"
-                    )
-                refuse_used(image.id, self.users(image.id), force=force)
-                doomed, last = names, True
-            used = last and by_name is not None and any(user.running for user in self.users(image.id))
-            removals = self._catalog.untag(image.id, doomed)
-            if last and not used:
-                removals += await self._delete_with_steps(image.id)
-        for removal in removals:
-            action = "untag" if removal.untagged else "delete"
-            self.emit(action, image.id, {"name": removal.untagged or image.id})
+            standing = self._catalog.standing(image.id, self.users(image.id))
+            plan = plan_removal(standing, text, self._catalog.name_meant(text, image.id), force=force)
+            removals = self._catalog.untag(image.id, plan.names)
+            if plan.image:
+                removals += await (self._delete_with_parents if parents else self._delete)(image.id)
+        self._tell_removals(image, removals)
         return removals
 
-    async def prune(self, *, dangling_only: bool = True, until: float | None = None) -> tuple[list[Removal], int]:
-        """Remove the images that no container uses and (by default) that have no name.
+    async def prune(
+        self, *, dangling_only: bool = True, matches: Callable[[Image], bool] = lambda image: True
+    ) -> tuple[list[Removal], int]:
+        """Remove the images that no container uses and (by default) that have no tag, of those that match.
 
-        `until`: only those made before, seconds since the epoch. Returns what was done and the bytes freed.
+        Returns what was done and the bytes freed.
         """
-        removals: list[Removal] = []
+        done: list[tuple[Image, list[Removal]]] = []
         async with self._changing(removes=True):
             before = self.total_bytes()
             for image in self.all():
-                if image.id not in self._catalog.images or self._catalog.has_children(image.id):
-                    continue  # gone with another one, or a step that others were built on
-                names = self._catalog.names(image.id)
-                if (dangling_only and names) or any(True for _ in self.users(image.id)):
+                if image.id not in self._catalog.images or not matches(image):
                     continue
-                if until is not None and self._catalog.records[image.id].added > until:
-                    continue
-                removals += self._catalog.untag(image.id, names)
-                removals += await self._delete_with_steps(image.id)
+                standing = self._catalog.standing(image.id, self.users(image.id))
+                if standing.has_children or standing.users or (dangling_only and standing.tags):
+                    continue  # a step that others were built on, or in use
+                removals = self._catalog.untag(image.id, (*standing.tags, *standing.digests))
+                done.append((image, removals + await self._delete_with_parents(image.id)))
             freed = before - self.total_bytes()
-        return removals, freed
+        for image, removals in done:
+            self._tell_removals(image, removals)
+        self.emit("prune", "", {"reclaimed": str(freed)})
+        return [removal for _, removals in done for removal in removals], freed
 
     # --- inside ---
+
+    def _tell(self, action: str, image: Image, name: str) -> None:
+        self.emit(action, image.id, {**image.config.labels, "name": name})
+
+    def _tell_removals(self, image: Image, removals: Iterable[Removal]) -> None:
+        for removal in removals:
+            if removal.untagged:
+                self._tell("untag", image, image.id)
+            elif not removal.layer:
+                self.emit("delete", removal.deleted, {"name": removal.deleted})
 
     async def _delete(self, image_id: str) -> list[Removal]:
         """Forget the image; the index is saved before any content goes."""
         image, record = self._catalog.forget(image_id)
         await self._save(removes=True)
-        if self._importing:
-            return [Removal(deleted=image_id)]  # an import may be counting on a layer: the next start sweeps
-        kept_chains = {chain for other in self._catalog.images.values() for chain in chain_ids(other.layers)}
-        kept_chains |= self._driver.layers_in_use()
-        doomed = [chain for chain in chain_ids(image.layers) if chain not in kept_chains]
-        kept_blobs = {blob for other in self._catalog.records.values() for blob in other.blobs}
-        await asyncio.to_thread(self._discard, doomed, [image_id, *(set(record.blobs) - kept_blobs)])
-        return [Removal(deleted=image_id), *(Removal(deleted=chain) for chain in reversed(doomed))]
+        if self._importing:  # an import may be counting on a layer
+            self._left_over = True
+            return [Removal(deleted=image_id)]
+        chains, blobs = self._content.only_of(image, record, self._catalog)
+        await asyncio.to_thread(self._content.discard, chains, blobs)
+        return [Removal(deleted=image_id), *(Removal(deleted=chain, layer=True) for chain in chains)]
 
-    def _discard(self, chains: Iterable[str], blobs: Iterable[str]) -> None:
-        for chain in chains:
-            self._driver.remove_layer(chain)
-        for blob in blobs:
-            self.blobs.remove(blob)
-
-    def _sweep(self) -> None:
-        """Remove the content that a crash left without a name in the index."""
-        kept = {blob for record in self._catalog.records.values() for blob in record.blobs} | set(self._catalog.records)
-        chains = {chain for image in self._catalog.images.values() for chain in chain_ids(image.layers)}
-        chains |= self._driver.layers_in_use()
-        self._discard(
-            [chain for chain in self._driver.layers() if chain not in chains],
-            [blob for blob in self.blobs.digests() if blob not in kept],
-        )
+    async def _sweep(self) -> None:
+        async with self._lock:
+            if self._left_over and not self._importing:
+                self._left_over = False
+                await asyncio.to_thread(self._content.sweep, self._catalog.copy())
 
     @asynccontextmanager
     async def _changing(self, *, removes: bool = False) -> AsyncIterator[None]:
@@ -374,3 +413,4 @@ class Images:
             await asyncio.wait([saving])
             if saving.exception() is None:
                 self._saved = wanted
+                self.changed()

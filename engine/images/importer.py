@@ -7,7 +7,7 @@ plain, and stored in one reading, and nothing of it stays where a digest is wron
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,12 +16,13 @@ from typing import IO
 
 import msgspec
 
-from shoal.api.errors import InvalidArgument
+from shoal.api.errors import InvalidArgument, NotFound
 from shoal.api.reference import Reference
-from shoal.engine.images.archive import ArchivedImage, ImageArchive, host_architecture
-from shoal.engine.images.blobs import CHUNK_BYTES, Blobs, HashingReader
+from shoal.engine.images.archive import ArchivedImage, ArchivedLayer, ImageArchive
+from shoal.engine.images.blobs import CHUNK_BYTES, Blobs, HashingReader, digest_of
 from shoal.engine.images.compression import decompressed
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, build_config, parse_config
+from shoal.engine.images.distribution.manifests import Manifest, Platform
 from shoal.engine.images.index import ImageRecord
 from shoal.engine.storage.driver import Readable, StorageDriver, chain_ids
 
@@ -32,6 +33,50 @@ class Imported(msgspec.Struct, frozen=True):
     image: Image
     record: ImageRecord
     tags: tuple[Reference, ...] = ()
+
+
+Heard = Callable[[str, int, int], None]
+"""(diff id, bytes read, bytes in all): a layer is being unpacked."""
+
+
+def unheard(diff_id: str, done: int, total: int) -> None:
+    """For who does not listen."""
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """A layer that is here: its blob, the bytes of it and of its files, and how it is compressed."""
+
+    digest: str
+    blob_bytes: int
+    size: int
+    kind: str
+
+
+def is_for(image: Image, platform: Platform) -> bool:
+    return ((image.os, image.architecture) == (platform.os, platform.architecture)
+            and (image.variant == platform.variant or not (image.variant and platform.variant)))
+
+
+def _is_kept(manifest: Manifest, layers: list[_Stored]) -> bool:
+    """Whether it names just these blobs. One of plain layers is of no use: they go to registries compressed."""
+    return (all(layer.kind for layer in layers)
+            and [(one.digest, one.size) for one in manifest.layers] == [(one.digest, one.blob_bytes) for one in layers])
+
+
+class _Told:
+    """A layer being read; who loads it hears how far it is, once its `total` is set."""
+
+    def __init__(self, stream: IO[bytes], heard: Heard, diff_id: str) -> None:
+        self.total = 0
+        self._stream = stream
+        self._heard = heard
+        self._diff_id = diff_id
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if self.total:
+            self._heard(self._diff_id, self._stream.tell(), self.total)
+        return data
 
 
 class _Watched:
@@ -57,10 +102,11 @@ class Importer:
         self._blobs = blobs
         self._driver = driver
 
-    def load(self, path: Path) -> list[Imported]:
-        """Every image of the archive at `path` (plain or compressed).
+    def load(self, path: Path, wanted: Platform | None = None, heard: Heard = unheard) -> list[Imported]:
+        """Every image of the archive at `path` (plain or compressed); with `wanted`, those for that platform.
 
-        Raises InvalidArgument for an archive that is damaged or does not match its digests.
+        `heard` is told how far a layer is, in this thread. Raises InvalidArgument for an archive that is
+        damaged or does not match its digests, and NotFound where nothing in it is for the platform.
         """
         import tarfile
 
@@ -68,7 +114,12 @@ class Importer:
         try:
             archive = ImageArchive(path)
             try:
-                return [self._load_one(archive, image) for image in archive.images()]
+                found = [(image, parse_config(image.config, digest_of(image.config)))
+                         for image in archive.images(wanted)]
+                fitting = [one for one in found if wanted is None or is_for(one[1], wanted)]
+                if found and not fitting:
+                    raise NotFound(f"no image in the archive is for the platform {wanted}")
+                return [self._load_one(archive, *one, heard) for one in fitting]
             finally:
                 archive.close()
         except (tarfile.TarError, UnicodeError, OverflowError) as error:
@@ -77,7 +128,7 @@ class Importer:
             if scratch is not None:
                 scratch.unlink(missing_ok=True)
 
-    def import_rootfs(self, path: Path, config: ImageConfig, *, comment: str, architecture: str) -> Imported:
+    def import_rootfs(self, path: Path, config: ImageConfig, *, comment: str, platform: Platform) -> Imported:
         """An image of one layer from the tar of a root file system (`docker import`)."""
         with path.open("rb") as source, self._blobs.writer() as blob:
             outer = HashingReader(source, tee=blob)
@@ -97,7 +148,8 @@ class Importer:
             config=config,
             layers=(diff_id,),
             created=now,
-            architecture=architecture or host_architecture(),
+            architecture=platform.architecture,
+            variant=platform.variant,
             comment=comment,
             history=(HistoryEntry(created=now, comment=comment),),
         )
@@ -148,8 +200,6 @@ class Importer:
 
     def _plain(self, path: Path) -> tuple[Path, Path | None]:
         """`path` itself where it is not compressed, else a scratch copy, plain (to be removed)."""
-        import os
-
         with path.open("rb") as source:
             stream, kind = decompressed(source)
             if not kind:
@@ -160,33 +210,34 @@ class Importer:
                     target.write(data)
         return scratch, scratch
 
-    def _load_one(self, archive: ImageArchive, archived: ArchivedImage) -> Imported:
-        image = parse_config(archived.config, "sha256:" + hashlib.sha256(archived.config).hexdigest())
+    def _load_one(self, archive: ImageArchive, archived: ArchivedImage, image: Image, heard: Heard) -> Imported:
         if len(image.layers) != len(archived.layers):
             raise InvalidArgument(
                 f"invalid archive: {len(archived.layers)} layers for {len(image.layers)} diff ids of {image.id}"
             )
-        blobs, size = [], 0
-        for diff_id, chain_id, member, digest in zip(
-            image.layers, chain_ids(image.layers), archived.layers, archived.layer_digests, strict=True
-        ):
-            with archive.open(member) as stream:
-                blob, layer_bytes = self._layer(stream, diff_id, chain_id, digest)
-            blobs.append(blob)
-            size += layer_bytes
+        stored = [self._layer(archive, layer, diff_id, chain_id, heard) for diff_id, chain_id, layer in zip(
+            image.layers, chain_ids(image.layers), archived.layers, strict=True)]
         self._blobs.put(archived.config)
-        return Imported(
-            image, ImageRecord(layers=tuple(blobs), size=size, added=time.time()), archived.tags
-        )
+        kept = next((one for one in archived.manifests if _is_kept(one, stored)), None)
+        record = ImageRecord(
+            layers=tuple(one.digest for one in stored), size=sum(one.size for one in stored), added=time.time(),
+            manifest=self._blobs.put(kept.raw) if kept else "")
+        return Imported(image, record, archived.tags)
 
-    def _layer(self, stream: IO[bytes], diff_id: str, chain_id: str, digest: str) -> tuple[str, int]:
-        """Store and unpack one layer; the blob's digest and the unpacked bytes."""
-        with self._blobs.writer(expected=digest) as blob:
-            outer = HashingReader(stream, tee=blob)
-            size = self._unpack(diff_id, chain_id, decompressed(outer)[0])
+    def _layer(self, archive: ImageArchive, archived: ArchivedLayer, diff_id: str, chain_id: str, heard: Heard
+               ) -> _Stored:
+        """Store and unpack one layer."""
+        with archive.open(archived.member) as stream, self._blobs.writer(archived.digest, archived.size) as blob:
+            total, source = stream.seek(0, os.SEEK_END), _Told(stream, heard, diff_id)
+            stream.seek(0)
+            outer = HashingReader(source, tee=blob)
+            plain, kind = decompressed(outer)
+            if not self._driver.has_layer(chain_id):
+                source.total = total
+            size = self._unpack(diff_id, chain_id, plain)
             while outer.read(CHUNK_BYTES):
                 pass
-        return blob.digest, size
+        return _Stored(blob.digest, blob.size, size, kind)
 
     def _unpack(self, diff_id: str, chain_id: str, plain: Readable) -> int:
         checked = HashingReader(plain, expected=diff_id, what="layer")

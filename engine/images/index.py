@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,12 +27,19 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     parent: str = ""  # the image that it was committed on, or the step before it of a build
     cache_key: str = ""  # what a step of a build did to its parent; "" where it is none
     manifest: str = ""  # the blob of the manifest that it was pulled or pushed with, where it names `layers`
+    top: str = ""  # the blob of the index that it was last pulled by
+    shared: str = ""  # the blob of the manifest that was made for other hosts, where it came with none
     private: bool = False  # it, or what it was made on, came from a registry that was sent credentials; for good
 
     @property
     def blobs(self) -> tuple[str, ...]:
         """All that the image keeps, but for its configuration."""
-        return (*self.layers, self.manifest) if self.manifest else self.layers
+        return (*self.layers, *self.contents)
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The blobs that describe the whole of it to others; the first is a manifest."""
+        return tuple(digest for digest in (self.manifest, self.shared, self.top) if digest)
 
 
 def merged(known: ImageRecord | None, new: ImageRecord) -> ImageRecord:
@@ -41,19 +47,12 @@ def merged(known: ImageRecord | None, new: ImageRecord) -> ImageRecord:
     if known is None:
         return new
     digests = tuple(dict.fromkeys((*known.repo_digests, *new.repo_digests)))
-    manifest = new.manifest or (known.manifest if known.layers == new.layers else "")
+    same = known.layers == new.layers
+    manifest, shared = new.manifest or known.manifest * same, new.shared or known.shared * same
     step = new if new.cache_key else known
     return msgspec.structs.replace(known, layers=new.layers, repo_digests=digests, manifest=manifest,
-                                   parent=step.parent, cache_key=step.cache_key,
-                                   private=known.private or new.private)
-
-
-def forgotten(record: ImageRecord, gone: Sequence[str], left: Sequence[str]) -> tuple[ImageRecord, list[str]]:
-    """The record without the digests of repositories that lost their last tag, and those digests: as Docker has it."""
-    repositories = {name.rpartition(":")[0] for name in gone} - {name.rpartition(":")[0] for name in left}
-    lost = [digest for digest in record.repo_digests if digest.partition("@")[0] in repositories]
-    kept = tuple(digest for digest in record.repo_digests if digest not in lost)
-    return msgspec.structs.replace(record, repo_digests=kept), lost
+                                   shared=shared, top=new.top or known.top, parent=step.parent,
+                                   cache_key=step.cache_key, private=known.private or new.private)
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from shoal.daemon.http.containers.inspect import Surroundings, inspect_json
 from shoal.daemon.http.containers.limits import limits, restart_policy
 from shoal.daemon.http.containers.listing import FILTERS, Lookups, links_to, select, summary
 from shoal.daemon.http.containers.wire import UNSUPPORTED, CreateWire, UpdateWire
-from shoal.daemon.http.images import provides
+from shoal.daemon.http.imagewire import provides
 from shoal.daemon.http.info import unified_cgroups
 from shoal.daemon.http.times import moment_ns
 from shoal.daemon.http.wire import body, empty, filters, flag, labels_match, number, reply

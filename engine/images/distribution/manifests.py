@@ -20,6 +20,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_INDEX, OCI_MANIFEST)
@@ -70,12 +71,15 @@ class _Document(msgspec.Struct, rename={"media_type": "mediaType", "schema": "sc
     manifests: tuple[Descriptor, ...] | None = None
 
 
+_decoder = msgspec.json.Decoder(_Document)  # made here: archives are read in threads
+
+
 def parse_manifest(raw: bytes, content_type: str = "", expected: str = "") -> Manifest:
     """What `raw` says. Raises InvalidArgument where it is not well-formed or its digest is not the expected one."""
     if expected and (got := "sha256:" + hashlib.sha256(raw).hexdigest()) != expected:
         raise InvalidArgument(f"manifest verification failed for digest {expected}: got {got}")
     try:
-        document = msgspec.json.decode(raw, type=_Document)
+        document = _decoder.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"invalid manifest: {error}") from error
     if document.schema == 1:

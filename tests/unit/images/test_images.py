@@ -38,7 +38,7 @@ class Host:
             self.root / "images",
             self.driver,
             users=lambda image_id: self.users,
-            emit=lambda action, image_id, attributes: self.events.append((action, attributes["name"])),
+            emit=lambda action, image_id, attributes: self.events.append((action, attributes.get("name", ""))),
         )
 
     def layers(self) -> set[str]:
@@ -81,18 +81,21 @@ def docker_archive(layers: list[bytes], tags: list[str], *, diff_ids: list[str] 
     return tar_of({"config.json": config, **dict(zip(names, layers, strict=True)), "manifest.json": manifest})
 
 
-def oci_archive(blob: bytes, plain: bytes, *, layer_digest: str = "") -> bytes:
+def oci_archive(blob: bytes, plain: bytes, *, layer_digest: str = "", layer_bytes: int = -1) -> bytes:
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"diff_ids": [digest(plain)]}}).encode()
-    manifest = json.dumps(
-        {"config": {"digest": digest(config)}, "layers": [{"digest": layer_digest or digest(blob)}]}
-    ).encode()
+    layer = {"digest": layer_digest or digest(blob), "size": len(blob) if layer_bytes < 0 else layer_bytes}
+    manifest = json.dumps({"schemaVersion": 2, "config": described(config), "layers": [layer]}).encode()
     name = {"io.containerd.image.name": "docker.io/library/oci:v1"}
-    index = json.dumps({"manifests": [{"digest": digest(manifest), "annotations": name}]}).encode()
+    index = json.dumps({"schemaVersion": 2, "manifests": [{**described(manifest), "annotations": name}]}).encode()
     members = {"oci-layout": b"{}", "index.json": index}
     for content in (config, manifest, blob):
         named = layer_digest if layer_digest and content is blob else digest(content)
         members["blobs/sha256/" + named[-64:]] = content
     return tar_of(members)
+
+
+def described(content: bytes) -> dict[str, object]:
+    return {"digest": digest(content), "size": len(content)}
 
 
 def on_disk(host: Host, content: bytes) -> Path:
@@ -115,7 +118,7 @@ async def test_import_gives_config_and_name(host: Host) -> None:
     assert host.images.resolve("docker.io/library/busybox") == image
     assert host.images.resolve(image.id) == image
     assert host.images.resolve(image.id[7:19]) == image
-    assert host.events == [("import", "busybox:latest")]
+    assert host.events == [("import", image.id)]
 
 
 async def test_a_bad_change_leaves_nothing(host: Host) -> None:
@@ -127,7 +130,7 @@ async def test_a_bad_change_leaves_nothing(host: Host) -> None:
 async def test_load_of_two_layers(host: Host) -> None:
     loaded = await host.images.load(on_disk(host, docker_archive([A, B], ["app:1", "me/app:2"])))
     image = host.images.resolve("app:1")
-    assert [tag.familiar for item in loaded for tag in item.tags] == ["app:1", "me/app:2"]
+    assert [tag.familiar for item, _ in loaded for tag in item.tags] == ["app:1", "me/app:2"]
     assert image.repo_tags == ("app:1", "me/app:2")
     assert image.size == 30
     assert host.layers() == set(chain_ids([digest(A), digest(B)]))
@@ -159,6 +162,9 @@ async def test_a_compressed_archive(host: Host) -> None:
         pytest.param(docker_archive([A], ["Not A Name"]), id="a bad name"),
         pytest.param(docker_archive([A[:700]], ["app"]), id="a truncated layer"),
         pytest.param(oci_archive(A, A, layer_digest=digest(B)), id="a blob that is not its digest"),
+        pytest.param(oci_archive(A, A, layer_bytes=len(A) - 1), id="a blob that is longer than was said"),
+        pytest.param(oci_archive(A, A, layer_bytes=len(A) + 1), id="a blob that is shorter than was said"),
+        pytest.param(docker_archive([A], ["app"], diff_ids=["../../etc"]), id="a diff id that is a path"),
         pytest.param(oci_archive(b"\x1f\x8bgarbage", A), id="a layer that is no gzip"),
         pytest.param(tar_of({"x": b""}), id="neither kind of archive"),
         pytest.param(tar_of({"manifest.json": b"{"}), id="a manifest that is no JSON"),
@@ -173,7 +179,6 @@ async def test_refused_and_nothing_stays(host: Host, archive: bytes) -> None:
         await host.images.load(on_disk(host, archive))
     assert host.images.all() == []
     assert list(host.images.blobs.scratch.iterdir()) == []
-    host.open()
     assert (host.layers(), host.blobs()) == (set(), set())
 
 
@@ -266,7 +271,7 @@ async def test_the_index_survives(host: Host) -> None:
 
 
 async def test_what_is_made_on_a_private_image_is_private(host: Host) -> None:
-    base = (await host.images.load(on_disk(host, docker_archive([A], ["base:1"]))))[0]
+    base = (await host.images.load(on_disk(host, docker_archive([A], ["base:1"]))))[0][0]
     one = await host.images.commit(on_disk(host, B), base.image.id, base.image.config)
     assert not host.images.record(one.id).private
     await host.images.add(Imported(base.image, msgspec.structs.replace(base.record, private=True)))
