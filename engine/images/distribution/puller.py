@@ -24,6 +24,7 @@ from shoal.engine.images.distribution.progress import Sink, Step, ignore
 from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, first_of
 from shoal.engine.images.distribution.repository import Repository
 from shoal.engine.images.distribution.retry import PATIENT, RetryPolicy
+from shoal.engine.images.distribution.source import Source
 from shoal.engine.images.images import Images
 from shoal.engine.images.importer import Imported
 from shoal.engine.images.index import ImageRecord
@@ -54,6 +55,10 @@ class Puller:
         async with self._open(wanted, credentials) as registry:
             return await self._one(Repository(registry, wanted.path, self._policy), wanted, platform, progress)
 
+    async def pull_from(self, source: Source, wanted: Reference) -> Image:
+        """As `pull`, from elsewhere. Raises what the source does."""
+        return await self._one(source, wanted, "", ignore)
+
     async def pull_all(self, wanted: Reference, platform: str = "", credentials: Credentials = ANONYMOUS,
                        progress: Sink = ignore) -> None:
         """Bring every tag of the repository here."""
@@ -70,13 +75,13 @@ class Puller:
     def _open(self, wanted: Reference, credentials: Credentials) -> Registry:
         return Registry(wanted.domain, self._rules, credentials, certificates=self._certificates, mirrors=True)
 
-    async def _one(self, repository: Repository, wanted: Reference, platform: str, progress: Sink) -> Image:
+    async def _one(self, source: Source, wanted: Reference, platform: str, progress: Sink) -> Image:
         target = parse_platform(platform, Platform("linux", host_architecture()))
         try:
-            top, manifest = await self._manifests(repository, wanted, target)
+            top, manifest = await self._manifests(source, wanted, target)
             progress({"status": f"Pulling from {wanted.path}", "id": wanted.digest or wanted.tag})
             assert manifest.config is not None
-            raw = await repository.small_blob(manifest.config, MAX_CONFIG_BYTES)
+            raw = await source.small_blob(manifest.config, MAX_CONFIG_BYTES)
         except Refused as error:
             raise translated(error, wanted) from error
         image = parse_config(raw, manifest.config.digest)
@@ -85,15 +90,17 @@ class Puller:
                                   f"{len(image.layers)} of them in its configuration")
         before = self.images.has(str(wanted)) and self.images.resolve(str(wanted)).id == image.id
         async with self.images.importing():
-            blobs = await self._all_layers(repository, image, manifest, progress)
+            blobs = await self._all_layers(source, image, manifest, progress)
             await asyncio.to_thread(self.images.blobs.put, raw)
             kept = manifest.digest if blobs == [layer.digest for layer in manifest.layers] else ""
-            if kept:
-                await asyncio.to_thread(self.images.blobs.put, manifest.raw)
+            described = [manifest.raw] * bool(kept) + [top.raw] * (top is not manifest)
+            for document in described:
+                await asyncio.to_thread(self.images.blobs.put, document)
             sizes = await asyncio.to_thread(self.images.chain_bytes, chain_ids(image.layers))
             record = ImageRecord(layers=tuple(blobs), size=sum(sizes), added=time.time(), manifest=kept,
+                                 top=top.digest if top is not manifest else "",
                                  repo_digests=(f"{wanted.name}@{top.digest}",),
-                                 private=repository.registry.sent_credentials)
+                                 private=source.private)
             names = (Reference(wanted.domain, wanted.path, wanted.tag),) if wanted.tag and not wanted.digest else ()
             made = await self.images.add(Imported(image, record, names))
         progress({"status": f"Digest: {top.digest}"})
@@ -102,19 +109,18 @@ class Puller:
         self.images.emit("pull", wanted.familiar, {"name": wanted.familiar_name, **image.config.labels})
         return made
 
-    async def _manifests(self, repository: Repository, wanted: Reference, target: Platform
-                         ) -> tuple[Manifest, Manifest]:
+    async def _manifests(self, source: Source, wanted: Reference, target: Platform) -> tuple[Manifest, Manifest]:
         """What the reference names, and the manifest of the image in it."""
-        top = await repository.manifest(wanted.digest or wanted.tag, wanted.digest)
+        top = await source.manifest(wanted.digest or wanted.tag, wanted.digest)
         if top.manifests is None:
             return top, top
         chosen = choose(top.manifests, target, wanted.familiar)
-        manifest = await repository.manifest(chosen.digest, chosen.digest)
+        manifest = await source.manifest(chosen.digest, chosen.digest)
         if manifest.config is None:
             raise InvalidArgument(f"the index of {wanted.familiar} names another index where an image should be")
         return top, manifest
 
-    async def _all_layers(self, repository: Repository, image: Image, manifest: Manifest, progress: Sink) -> list[str]:
+    async def _all_layers(self, source: Source, image: Image, manifest: Manifest, progress: Sink) -> list[str]:
         """Every layer here and unpacked; the digests of their blobs, lowest first."""
         steps = [Step(progress, layer.digest, time.monotonic) for layer in manifest.layers]
         for step, layer, chain_id in zip(steps, manifest.layers, chain_ids(image.layers), strict=True):
@@ -122,20 +128,20 @@ class Puller:
             step.say("Already exists" if here else "Pulling fs layer")
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._layer(repository, *one)) for one in zip(
+                tasks = [group.create_task(self._layer(source, *one)) for one in zip(
                     manifest.layers, image.layers, chain_ids(image.layers), steps, strict=True)]
         except* (ShoalError, *FAILURES) as errors:
             raise first_of(errors) from errors
         return [task.result() for task in tasks]
 
-    async def _layer(self, repository: Repository, layer: Descriptor, diff_id: str, chain_id: str, step: Step) -> str:
+    async def _layer(self, source: Source, layer: Descriptor, diff_id: str, chain_id: str, step: Step) -> str:
         lock = self._layers.setdefault(chain_id, asyncio.Lock())
         async with lock:  # another pull may be bringing it
             if here := self.images.layer_blob(chain_id, layer.digest):
                 return here
             scratch = self.images.blobs.scratch / os.urandom(8).hex()
             try:
-                await self._download(repository, layer, scratch, step)
+                await self._download(source, layer, scratch, step)
                 await self.images.unpack(scratch, diff_id, chain_id, _from_thread(
                     lambda done: step.count("Extracting", min(done, layer.size), layer.size)))
                 await asyncio.to_thread(self.images.blobs.adopt, scratch, layer.digest)
@@ -144,11 +150,11 @@ class Puller:
         step.say("Pull complete")
         return layer.digest
 
-    async def _download(self, repository: Repository, layer: Descriptor, target: Path, step: Step) -> None:
+    async def _download(self, source: Source, layer: Descriptor, target: Path, step: Step) -> None:
         if self._downloads.locked():
             step.say("Waiting")
         async with self._downloads:
-            await repository.fetch(layer, target, lambda done: step.count("Downloading", done, layer.size))
+            await source.fetch(layer, target, lambda done: step.count("Downloading", done, layer.size))
         step.say("Verifying Checksum")
         step.say("Download complete")
 

@@ -41,6 +41,11 @@ class Repository:
         self.scope = f"repository:{path}:pull" + (",push" if push else "")
         self.policy = policy
 
+    @property
+    def private(self) -> bool:
+        """Whether the registry was sent credentials for what it gave."""
+        return self.registry.sent_credentials
+
     async def manifest(self, reference: str, expected: str = "") -> Manifest:
         """By tag or digest. Raises Refused; InvalidArgument for what is no manifest, or not the expected one."""
         answer, raw = await retried(
