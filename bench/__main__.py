@@ -13,8 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import dockerhost, measures, registry
-from bench import image as images
+from bench import dockerhost, image, images, measures, registry
 from bench.peers.dockerd import Dockerd
 from bench.peers.hosts import Peer, wait_until
 from bench.peers.shoal import Shoal
@@ -35,14 +34,14 @@ CRASHES = [
     Row("leader crash, until the next write succeeds", "s", measures.leader_crash, 0.25, 1),
 ]
 SHAPES = [((1, 0), ONE_MANAGER), ((3, 2), STEADY + CRASHES)]
-ROWS = dockerhost.ROWS + [row for _, rows in SHAPES for row in rows]
+ROWS = [*dockerhost.ROWS, *(row for _, rows in SHAPES for row in rows), *images.ROWS, *registry.ROWS]
 BOUNDS = [  # what Shoal alone has to keep: (what, measured how, at most so many seconds)
     ("shoal ps, the command's start included", measures.shoal_ps, 0.12),
     ("shoal lab up, 3 managers and 2 workers", measures.lab_up, 10.0),
 ]
 
 
-def measure(peer: Peer, archive: Path, image: str, only: str) -> dict[str, list[float]]:
+def measure(peer: Peer, archive: Path, image_id: str, only: str) -> dict[str, list[float]]:
     """Every figure of one system, each of its measurements in a list."""
     figures: dict[str, list[float]] = {}
     for (managers, workers), rows in SHAPES:
@@ -54,14 +53,14 @@ def measure(peer: Peer, archive: Path, image: str, only: str) -> dict[str, list[
             measures.make_network(peer.client(peer.hosts()[0]))
             wait_until(lambda: peer.client(peer.hosts()[0]).call("GET", "/nodes") is not None)
             for row in wanted:
-                figures[row.title] = [row.measure(peer, image) for _ in range(row.repeat)]
+                figures[row.title] = [row.measure(peer, image_id) for _ in range(row.repeat)]
                 print(f"{peer.name}: {row.title}: {_show(figures[row.title])} {row.unit}", file=sys.stderr, flush=True)
         finally:
             peer.down()
     return figures
 
 
-def measure_host(peers: list[Peer], archive: Path, image: str, only: str) -> dict[str, dict[str, list[float]]]:
+def measure_host(peers: list[Peer], archive: Path, image_id: str, only: str) -> dict[str, dict[str, list[float]]]:
     """Every figure of the Docker hosts: all are up at once, and each measurement is taken of them in turn."""
     figures: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in peers}
     wanted = [row for row in dockerhost.ROWS if only in row.title]
@@ -73,7 +72,7 @@ def measure_host(peers: list[Peer], archive: Path, image: str, only: str) -> dic
         for row in wanted:
             for _ in range(row.repeat):
                 for peer in peers:
-                    figures[peer.name].setdefault(row.title, []).append(row.measure(peer, image))
+                    figures[peer.name].setdefault(row.title, []).append(row.measure(peer, image_id))
             for peer in peers:
                 shown = _show(figures[peer.name][row.title])
                 print(f"{peer.name}: {row.title}: {shown} {row.unit}", file=sys.stderr, flush=True)
@@ -93,13 +92,15 @@ def main() -> None:
     known: dict[str, type[Dockerd] | type[Shoal]] = {"dockerd": Dockerd, "shoal": Shoal}
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in options.peers.split(",")}
     with tempfile.TemporaryDirectory() as folder:
-        archive, image = images.build(Path(folder))
-        for name, taken in measure_host([known[name]() for name in figures], archive, image, options.only).items():
+        archive, image_id = image.build(Path(folder))
+        for name, taken in measure_host([known[name]() for name in figures], archive, image_id, options.only).items():
             figures[name].update(taken)
         for _ in range(options.rounds):
             for name in figures:
-                for title, values in measure(known[name](), archive, image, options.only).items():
+                for title, values in measure(known[name](), archive, image_id, options.only).items():
                     figures[name].setdefault(title, []).extend(values)
+    for name, taken in images.measure([known[name]() for name in figures], options.only).items():
+        figures[name].update(taken)
     for name, taken in registry.measure(list(figures), options.only).items():
         figures[name].update(taken)
     bounds = {title: take() for title, take, _ in BOUNDS if options.only in title and "shoal" in figures}
@@ -109,7 +110,7 @@ def main() -> None:
 def report(figures: dict[str, dict[str, list[float]]], bounds: dict[str, list[float]]) -> None:
     """Print the tables; write them where both systems were measured whole."""
     lines = ["| what | Shoal | peer | ratio | at most | met |", "|---|---|---|---|---|---|"]
-    for row in [*ROWS, *registry.ROWS]:
+    for row in ROWS:
         ours, theirs = (figures.get(name, {}).get(row.title) for name in ("shoal", "dockerd"))
         if not ours or not theirs:
             continue
@@ -126,8 +127,7 @@ def report(figures: dict[str, dict[str, list[float]]], bounds: dict[str, list[fl
             mine = statistics.median(bounds[title])
             lines.append(f"| {title} | {mine:.3g} s | {limit:.3g} s | {'yes' if mine <= limit else 'NO'} |")
     print("\n".join(lines))
-    if all(row.title in figures.get(name, {}) for name in ("shoal", "dockerd")
-           for row in [*ROWS, *registry.ROWS]):
+    if all(row.title in figures.get(name, {}) for name in ("shoal", "dockerd") for row in ROWS):
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         RESULTS.mkdir(exist_ok=True)
         head = (f"# {stamp}: {os.cpu_count()} cores, kernel {platform.release()}, medians; peers are Debian's dockerd "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -44,6 +45,12 @@ class Peer(Protocol):
     def system_pids(self, host: str) -> list[int]:
         """Every process of the host that is no container's: the monitors of containers too."""
 
+    def start(self, host: str, command: list[str]) -> None:
+        """Have a program run on a host until `down`."""
+
+    def succeeds(self, host: str, command: list[str]) -> bool:
+        """Whether a command does, that is run on a host."""
+
     def scratch(self) -> Path:
         """A folder for files, gone with `down`."""
 
@@ -75,14 +82,22 @@ class Namespaced:
     def crash(self, host: str) -> None:
         labs.crash(self.lab, self.lab.host(host))
 
-    def inside(self, host: str, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """Run a command in a host's namespaces."""
+    def start(self, host: str, command: list[str]) -> None:
+        subprocess.Popen(
+            [*self._entering(host), *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+            env={**os.environ, processes.MARK: self.lab.mark(self.lab.host(host))},
+        )
+
+    def succeeds(self, host: str, command: list[str]) -> bool:
+        return subprocess.run([*self._entering(host), *command], check=False, capture_output=True,
+                              stdin=subprocess.DEVNULL).returncode == 0
+
+    def _entering(self, host: str) -> list[str]:
+        """What runs a command in a host's namespaces."""
         init_pid = processes.init_of(self.lab.mark(self.lab.host(host)))
         assert init_pid is not None
-        return subprocess.run(
-            [*processes.entering(init_pid), *command],
-            check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        )
+        return processes.entering(init_pid)
 
     def load(self, image: Path) -> None:
         for host in self.hosts():
