@@ -15,6 +15,7 @@ import click
 from shoal.api.errors import InvalidArgument
 from shoal.cli.buildcontext import pack
 from shoal.cli.client import Client
+from shoal.cli.dockerconfig import keyring_header
 from shoal.cli.output import reading
 
 SECRETS_HEADER = "X-Shoal-Build-Secrets"
@@ -47,7 +48,9 @@ def build(client: Client, /, path: Path, file: Path | None, **options: Any) -> N
         "buildargs": arguments(options["build_arg"]),
         "labels": dict(_pair(text, "--label") for text in options["label"]),
     }
-    headers = {SECRETS_HEADER: encoded(options["secret"])} if options["secret"] else {}
+    headers = keyring_header()
+    if options["secret"]:
+        headers[SECRETS_HEADER] = encoded(options["secret"])
     with tempfile.TemporaryFile() as archive:
         query["dockerfile"] = pack(path, file, archive)
         archive.seek(0)

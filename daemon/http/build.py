@@ -21,6 +21,7 @@ from shoal.engine.build import output
 from shoal.engine.build.builder import Builder
 from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
+from shoal.engine.images.distribution.keyring import parse_keyring
 
 BUILDKIT = ("this host builds with the classic builder: set DOCKER_BUILDKIT=0 for `docker build`, or use "
             "`shoal build`; heredocs, RUN --mount and COPY --chmod and --link work there, too")
@@ -141,7 +142,8 @@ def build_request(query: Any, headers: Mapping[str, str]) -> Request:
             cpuset_mems=query.get("cpusetmems", ""))),
         ulimits=tuple(ulimit(wire) for wire in _ulimits(query)), shm_size_bytes=_number(query, "shmsize"),
         network_mode=query.get("networkmode", ""), extra_hosts=_extra_hosts(query),
-        cgroup_parent=query.get("cgroupparent", ""), secrets=_secrets(headers))
+        cgroup_parent=query.get("cgroupparent", ""), secrets=_secrets(headers),
+        keyring=parse_keyring(headers.get("X-Registry-Config", "")))
 
 
 def _flag(query: Any, name: str) -> bool:

@@ -19,7 +19,7 @@ _HEADERS = {
     "Api-Version": API_VERSION,
     "Min-Api-Version": MIN_API_VERSION,
     "Ostype": "linux",
-    "Docker-Experimental": "false",
+    "Docker-Experimental": "true",  # else the docker command refuses `build --squash` by itself
     "Server": "Shoal (linux)",
 }
 

@@ -49,7 +49,7 @@ def _host_constants() -> dict[str, Any]:
         "CgroupVersion": "2" if unified_cgroups() else "1",
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": True,
         "Isolation": "",
         "InitBinary": "catatonit",
         "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"] if unified_cgroups() else [])],

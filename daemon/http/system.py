@@ -81,7 +81,7 @@ def _version() -> dict[str, Any]:
         "Os": "linux",
         "Arch": ARCHITECTURES.get(kernel.machine, kernel.machine),
         "KernelVersion": kernel.release,
-        "Experimental": False,
+        "Experimental": True,
         "GitCommit": "",
         "GoVersion": f"none (Python {platform.python_version()})",
         "BuildTime": "",

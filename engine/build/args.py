@@ -13,16 +13,18 @@ from types import MappingProxyType
 
 import msgspec
 
+from shoal.engine.images.distribution.manifests import Platform
+
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PROXIES = frozenset((*_PROXIES, *(name.lower() for name in _PROXIES)))
 """May be given without an ARG; then they are no part of the image's history or of the cache's keys."""
 
 
-def platform_args(architecture: str, variant: str = "") -> dict[str, str]:
-    """What BuildKit predefines for a platform: worth it only where an ARG declares it."""
-    platform = f"linux/{architecture}" + (f"/{variant}" if variant else "")
-    values = {"PLATFORM": platform, "OS": "linux", "ARCH": architecture, "VARIANT": variant}
-    return {f"{prefix}{name}": value for prefix in ("TARGET", "BUILD") for name, value in values.items()}
+def platform_args(target: Platform, build: Platform) -> dict[str, str]:
+    """What BuildKit predefines: worth it only where an ARG declares it, and in FROM."""
+    return {f"{prefix}{name}": value for prefix, platform in (("TARGET", target), ("BUILD", build))
+            for name, value in (("PLATFORM", str(platform)), ("OS", platform.os), ("ARCH", platform.architecture),
+                                ("VARIANT", platform.variant))}
 
 
 class Args(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,20 +10,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from shoal.api import reference
-from shoal.api.errors import InvalidArgument, NotImplementedHere, ShoalError
+from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.engine.build import args as build_args
 from shoal.engine.build import context as contexts
-from shoal.engine.build import output, remote, stages, words
+from shoal.engine.build import output, platforms, remote, squash, stages, words
 from shoal.engine.build.args import Args
 from shoal.engine.build.instructions import Dockerfile, Instruction, Stage, label_instruction
-from shoal.engine.build.job import Job, Pull, Result, check_platform
+from shoal.engine.build.job import Job, Pull
 from shoal.engine.build.mounting import CacheFolders
 from shoal.engine.build.output import Message, Send, Turns, short
 from shoal.engine.build.request import Request
 from shoal.engine.build.running import Containers
 from shoal.engine.build.steps import StageRun
 from shoal.engine.containers.engine import Engine
-from shoal.engine.images.archive import host_architecture
+from shoal.engine.images.config import Image
+from shoal.engine.images.distribution.keyring import Keyring, account_for
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.images import Images
 from shoal.engine.images.removal import ImageUser
@@ -35,17 +36,18 @@ CONCURRENT_BUILDS = 8
 
 
 def pulled_by(puller: Puller) -> Pull:
-    """How a build brings an image that is not here, without credentials: what the registry says goes to its client."""
+    """How a build brings an image that is not here: what the registry says goes to its client."""
 
-    async def pull(name: str, platform: str, send: Send) -> None:
+    async def pull(name: str, platform: str, keyring: Keyring, send: Send) -> Image:
+        wanted = reference.parse(name)
         messages: asyncio.Queue[Message | None] = asyncio.Queue()  # a layer tells a few times a second
         pulling = asyncio.ensure_future(
-            puller.pull(reference.parse(name), platform, progress=messages.put_nowait))
+            puller.pull(wanted, platform, account_for(keyring, wanted), progress=messages.put_nowait))
         pulling.add_done_callback(lambda _: messages.put_nowait(None))
         try:
             while (message := await messages.get()) is not None:
                 await send(message)
-            await pulling
+            return await pulling
         finally:
             pulling.cancel()
 
@@ -84,10 +86,7 @@ class Builder:
         names = [_name(tag) for tag in request.tags]
         async with self._slots, self._folder() as folder:
             context, file = await self._context(request, archive, folder)
-            result = await self._build(request, context, file, folder, send)
-            if result.image is None:
-                raise ShoalError("No image was generated. Is your Dockerfile empty?")
-            image_id = result.image.id
+            image_id = await self._build(request, context, file, folder, send)
             await send(output.stream(f"Successfully built {short(image_id)}\n"))
             for name in names:
                 await self._images.tag(image_id, name.name, name.tag)
@@ -139,8 +138,9 @@ class Builder:
         return root, await asyncio.to_thread(contexts.read_dockerfile, root, request.dockerfile)
 
     async def _build(self, request: Request, context: Path | None, file: Dockerfile, folder: Path, send: Send
-                     ) -> Result:
-        args = Args(given=request.args, predefined=build_args.platform_args(host_architecture()))
+                     ) -> str:
+        args = Args(given=request.args, predefined=build_args.platform_args(
+            platforms.asked(request.platform), platforms.host()))
         args = global_args(file, args)
         plan = stages.plan(file, request.target, args.for_from())
         job = Job(request=request, file=file, plan=plan, args=args, context=context, folder=folder, images=self._images,
@@ -153,17 +153,22 @@ class Builder:
             declared = job.declared | set(args.before)
             if unused := build_args.unconsumed(request.args, declared | {"SOURCE_DATE_EPOCH"}):
                 await send(output.stream(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n"))
-            return await job.result(plan.target.index)
+            result = await job.result(plan.target.index)
+            if result.image is None:
+                raise ShoalError("No image was generated. Is your Dockerfile empty?")
+            if not request.squash:
+                return result.image.id
+            image = await squash.squashed(job, result)
+            await send(output.image_id(image.id))
+            return image.id
         finally:
             self._jobs.remove(job)
             await asyncio.shield(job.close())
 
 
 def check(request: Request) -> None:
-    """Raises InvalidArgument or NotImplementedHere for what cannot be, whatever the Dockerfile says."""
-    check_platform(request.platform)
-    if request.squash:
-        raise NotImplementedHere("squash is not supported: use stages, and COPY --from the last of them")
+    """Raises InvalidArgument for what cannot be, whatever the Dockerfile says."""
+    platforms.asked(request.platform)
     if request.shm_size_bytes < 0:
         raise InvalidArgument("SHM size can not be less than 0")
 

@@ -9,7 +9,9 @@ import msgspec
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.engine.build import keys
 from shoal.engine.build.keys import Step
+from shoal.engine.build.platforms import is_for
 from shoal.engine.images.config import Image
+from shoal.engine.images.distribution.manifests import Platform
 from shoal.engine.images.images import Images
 
 
@@ -23,8 +25,9 @@ class Found(msgspec.Struct, frozen=True):
 class Cache:
     """Of one stage. After the first step that is not found, nothing is looked for any more."""
 
-    def __init__(self, images: Images, *, sources: Sequence[str] = (), off: bool = False) -> None:
+    def __init__(self, images: Images, platform: Platform, *, sources: Sequence[str] = (), off: bool = False) -> None:
         self._images = images
+        self._platform = platform  # of what begins with nothing
         self._off = off
         self._sources = _known(images, sources)
         self._limited = bool(sources)
@@ -38,6 +41,8 @@ class Cache:
 
     def _step(self, parent: Image | None, step: Step) -> Found | None:
         known = self._images.steps_after(parent.id if parent else "", step.key)
+        if parent is None:
+            known = [image for image in known if is_for(image, self._platform)]
         if self._limited:
             known = [image for image in known if any(self._leads_to(image, source) for source in self._sources)]
         return Found(known[-1]) if known else None
@@ -56,6 +61,8 @@ class Cache:
         done = parent.history if parent else ()
         layers = parent.layers if parent else ()
         for source in self._sources:
+            if parent is None and not is_for(source, self._platform):
+                continue
             if source.layers[: len(layers)] == layers and keys.continues(source.history, done, step.line):
                 return Found(source, goes_on=len(source.history) > len(done) + 1)
         return None

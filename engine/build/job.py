@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from shoal.api.errors import InvalidArgument, NotImplementedHere
-from shoal.engine.build import stages
+from shoal.api.errors import InvalidArgument
+from shoal.engine.build import platforms, stages
 from shoal.engine.build.args import Args
 from shoal.engine.build.effects import State
 from shoal.engine.build.instructions import Dockerfile
@@ -20,22 +20,23 @@ from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
 from shoal.engine.build.running import Containers
 from shoal.engine.build.stages import Plan
-from shoal.engine.images.archive import ARCHITECTURES, host_architecture
 from shoal.engine.images.config import Image
+from shoal.engine.images.distribution.keyring import Keyring
 from shoal.engine.images.images import Images
 from shoal.engine.storage.rootfs import RootFSStore
 
-Pull = Callable[[str, str, Callable[[Message], Awaitable[None]]], Awaitable[None]]
-"""(reference, platform, where progress goes): have an image here. Raises ShoalError."""
+Pull = Callable[[str, str, Keyring, Callable[[Message], Awaitable[None]]], Awaitable[Image]]
+"""(reference, platform, accounts, where progress goes): bring an image here. Raises ShoalError."""
 
 ROOT_PREFIX = "build-"
 
 
 class Result(msgspec.Struct, frozen=True):
-    """A stage that is done. `image` None: FROM scratch, and nothing after it."""
+    """A stage that is done. `image` None: FROM scratch, and nothing after it; `base`: what its FROM meant."""
 
     image: Image | None
     state: State
+    base: Image | None
 
 
 class Job:
@@ -75,22 +76,30 @@ class Job:
             raise InvalidArgument(f"stage {name} is not built, because no instruction of the Dockerfile names it")
         return await asyncio.shield(self._results[index])
 
-    async def base(self, index: int, send: Callable[[Message], Awaitable[None]]) -> tuple[Image | None, str]:
+    async def base(self, index: int, send: Callable[[Message], Awaitable[None]]) -> Image | None:
         """The image that a stage's FROM means; None: scratch."""
-        stage, name = self.file.stages[index], self.plan.bases[index]
+        name = self.plan.bases[index]
         for other in self.file.stages[:index]:
             if other.name and other.name == name.lower():
-                return (await self.result(other.index)).image, name
+                return (await self.result(other.index)).image
         if name.lower() == stages.SCRATCH:
-            return None, name
-        return await self.image(name, stage.platform or self.request.platform, send), name
+            return None
+        return await self.image(name, self.platform(index), send)
+
+    def platform(self, index: int) -> str:
+        """What a stage is asked to be for; "": this host's."""
+        return self.plan.platforms[index] or self.request.platform
 
     async def image(self, name: str, platform: str, send: Callable[[Message], Awaitable[None]]) -> Image:
-        """An image by its name, pulled where it is not here or the build asks for that. Raises ShoalError."""
-        check_platform(platform)
-        if self.request.pull or not self.images.has(name):
-            await self._pull(name, platform, send)
-        image = self.images.resolve(name)
+        """An image by its name, pulled where it is not here for the platform or the build asks for that.
+
+        Raises ShoalError.
+        """
+        wanted = platforms.asked(platform)
+        image = self.images.resolve(name) if self.images.has(name) else None
+        if self.request.pull or image is None or (platform and not platforms.is_for(image, wanted)):
+            image = await self._pull(name, platform, self.request.keyring, send)
+        platforms.check(image, platform, name)
         self.hold(image.id)
         return image
 
@@ -135,23 +144,6 @@ class Job:
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         return folder
-
-
-def empty_image() -> Image:
-    """What FROM scratch begins with."""
-    return Image(id="", architecture=host_architecture())
-
-
-def check_platform(platform: str) -> None:
-    """Raises InvalidArgument, or NotImplementedHere for one that this host cannot run."""
-    if not platform:
-        return
-    system, _, rest = platform.lower().partition("/")
-    architecture = rest.partition("/")[0]
-    if system != "linux" and (rest or ARCHITECTURES.get(system, system) != host_architecture()):
-        raise InvalidArgument(f'"{platform}": unknown operating system or architecture: invalid argument')
-    if architecture and ARCHITECTURES.get(architecture, architecture) != host_architecture():
-        raise NotImplementedHere(f"building for {platform} is not supported: this host is linux/{host_architecture()}")
 
 
 def _root_id() -> str:

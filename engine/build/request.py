@@ -8,6 +8,7 @@ from types import MappingProxyType
 import msgspec
 
 from shoal.engine.containers.nouns import Limits, Ulimit
+from shoal.engine.images.distribution.keyring import NO_KEYS, Keyring
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     extra_hosts: tuple[str, ...] = ()
     cgroup_parent: str = ""
     secrets: Mapping[str, bytes] = MappingProxyType({})
+    keyring: Keyring = NO_KEYS  # of the registries that images are pulled from
 
     @property
     def epoch(self) -> int | None:

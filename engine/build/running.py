@@ -34,6 +34,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[str, ...]
     network: str = ""
     mounts: tuple[MountRequest, ...] = ()
+    if_it_fails: str = ""  # what is said beside its code then
 
 
 class Containers:
@@ -115,7 +116,7 @@ class Containers:
         if result.exit_code:
             said = f": {result.error}" if result.error else ""
             raise StepFailed(f"The command '{' '.join(command.words)}' returned a non-zero code: {result.exit_code}"
-                             f"{said}", result.exit_code)
+                             f"{said}{command.if_it_fails}", result.exit_code)
 
     async def _clear_mount_points(self, container_id: str, mounts: Sequence[MountRequest]) -> None:
         """Take away what was made only to mount something on, so that it is no part of the layer."""

@@ -15,10 +15,13 @@ SCRATCH = "scratch"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`stages`: those that are needed, in the order of the file. `bases`: what each one's FROM means, expanded."""
+    """`stages`: those that are needed, in the order of the file. `bases`: what each one's FROM means, expanded;
+    `platforms`: what its --platform does, "" where it has none.
+    """
 
     stages: tuple[Stage, ...]
     bases: dict[int, str]
+    platforms: dict[int, str]
     needs: dict[int, frozenset[int]]  # index of a stage → the stages that come before it
 
     @property
@@ -31,6 +34,7 @@ def plan(file: Dockerfile, target: str, from_args: Mapping[str, str]) -> Plan:
     last = _target(file, target)
     stages = file.stages[: last + 1]
     bases = {stage.index: _base(stage, from_args, file) for stage in stages}
+    platforms = {stage.index: words.expand(stage.platform, from_args, file.escape) for stage in stages}
     needs = {stage.index: frozenset(_needs(stage, stages, bases[stage.index], file)) for stage in stages}
     needed, waiting = set(), [last]
     while waiting:
@@ -39,7 +43,7 @@ def plan(file: Dockerfile, target: str, from_args: Mapping[str, str]) -> Plan:
             needed.add(index)
             waiting += needs[index]
     return Plan(stages=tuple(stage for stage in stages if stage.index in needed), bases=bases,
-                needs={index: needs[index] for index in needed})
+                platforms=platforms, needs={index: needs[index] for index in needed})
 
 
 def find(stages: Sequence[Stage], reference: str, before: int) -> int | None:

@@ -10,11 +10,23 @@ from pathlib import Path
 import msgspec
 
 from shoal.api.errors import InvalidArgument, ShoalError
-from shoal.engine.build import copying, effects, instructions, keys, layers, mounts, output, parser, sources, words
+from shoal.engine.build import (
+    copying,
+    effects,
+    instructions,
+    keys,
+    layers,
+    mounts,
+    output,
+    parser,
+    platforms,
+    sources,
+    words,
+)
 from shoal.engine.build.cache import Cache
 from shoal.engine.build.effects import State
 from shoal.engine.build.instructions import Instruction, Stage
-from shoal.engine.build.job import Job, Result, empty_image
+from shoal.engine.build.job import Job, Result
 from shoal.engine.build.keys import Step
 from shoal.engine.build.mounting import mounted
 from shoal.engine.build.output import Send, StepFailed, short
@@ -37,9 +49,12 @@ class StageRun:
         self._number = number
         self._total = total
         self._send = send
-        self._cache = Cache(job.images, sources=job.request.cache_from, off=job.request.no_cache)
         self._image: Image | None = None
-        self._state = State(config=empty_image().config, args=job.args)
+        self._base: Image | None = None
+        self._empty: Image = platforms.empty_image(job.platform(stage.index))
+        self._cache = Cache(job.images, platforms.of_image(self._empty), sources=job.request.cache_from,
+                            off=job.request.no_cache)
+        self._state = State(config=self._empty.config, args=job.args)
 
     async def run(self, labels: list[Instruction]) -> Result:
         """Raises ShoalError, naming the place in the Dockerfile."""
@@ -52,7 +67,7 @@ class StageRun:
             await self._tell_image()
         if self._image is not None:
             await self._send(output.image_id(self._image.id))
-        return Result(self._image, self._state)
+        return Result(self._image, self._state, self._base)
 
     async def _at(self, line: int, text: str, work: Awaitable[None]) -> None:
         try:
@@ -73,9 +88,8 @@ class StageRun:
         await self._send(output.stream(f" ---> {short(self._image.id) if self._image else ''}\n"))
 
     async def _begin(self) -> None:
-        self._image, _ = await self._job.base(self._stage.index, self._send)
-        base = self._image or empty_image()
-        self._state = effects.begin(base.config, self._job.args)
+        self._image = self._base = await self._job.base(self._stage.index, self._send)
+        self._state = effects.begin((self._image or self._empty).config, self._job.args)
         triggers = self._state.config.on_build
         if not triggers:
             return
@@ -108,12 +122,13 @@ class StageRun:
         found = self._cache.find(self._image, step)
         if found is None:
             return False
+        self._job.hold(found.image.id)
         await self._send(output.stream(" ---> Using cache\n"))
         if not found.goes_on:
             self._take(found.image)
             return True
         entry = found.image.history[len(self._image.history) if self._image else 0]
-        draft = layers.draft(self._image or empty_image(), self._state, step, empty=entry.empty_layer,
+        draft = layers.draft(self._image or self._empty, self._state, step, empty=entry.empty_layer,
                              epoch=self._job.request.epoch)
         self._take(await self._job.images.extend_as(
             self._image.id if self._image else "", draft, found.image.id, cache_key=step.key))
@@ -124,7 +139,7 @@ class StageRun:
         self._image = image
 
     async def _keep(self, step: Step, layer: Path | None) -> None:
-        draft = layers.draft(self._image or empty_image(), self._state, step, empty=layer is None,
+        draft = layers.draft(self._image or self._empty, self._state, step, empty=layer is None,
                              epoch=self._job.request.epoch)
         self._take(await self._job.images.extend(
             self._image.id if self._image else "", draft, layer, cache_key=step.key))
@@ -247,10 +262,11 @@ class StageRun:
             return
         if self._image is None:
             raise InvalidArgument("there is nothing to run in: the stage is empty (FROM scratch)")
+        foreign = platforms.foreign(self._image)
         async with mounted(
                 asked, root_of=lambda name: job.root_of(name, self._stage.index, self._send), caches=job.caches,
                 secrets=job.request.secrets, scratch=scratch) as requests:
-            ran = Command(words=command, network=network, mounts=(*script, *requests))
+            ran = Command(words=command, network=network, mounts=(*script, *requests), if_it_fails=foreign)
             async with job.containers.ran(self._image.id, self._state, ran, job.request, self._send) as container_id:
                 await self._keep_root(step, container_id)
 

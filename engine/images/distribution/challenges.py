@@ -6,8 +6,8 @@ Sources: RFC 7235; the distribution specification's token authentication; the AP
 from __future__ import annotations
 
 import base64
-import binascii
 import re
+from typing import Any
 
 import msgspec
 
@@ -55,14 +55,22 @@ def parse_credentials(header: str) -> Credentials:
     if len(header) > MAX_HEADER_BYTES:
         raise InvalidArgument("invalid X-Registry-Auth header: it is too long")
     try:
-        raw = _unpadded(header)
-        found = msgspec.json.decode(raw or b"{}")
-        config = msgspec.convert(found or {}, _AuthConfig)
-        username, password = config.username, config.password
-        if config.auth and not username:
-            username, _, password = _unpadded(config.auth).decode().partition(":")
-    except (binascii.Error, ValueError) as error:
+        return credentials_of(decoded_header(header))
+    except ValueError as error:
         raise InvalidArgument(f"invalid X-Registry-Auth header: {error}") from error
+
+
+def decoded_header(header: str) -> Any:
+    """The JSON in it; {} where it says nothing. Raises ValueError."""
+    return msgspec.json.decode(_unpadded(header) or b"{}") or {}
+
+
+def credentials_of(document: Any) -> Credentials:
+    """Of the JSON of one account. Raises ValueError."""
+    config = msgspec.convert(document, _AuthConfig)
+    username, password = config.username, config.password
+    if config.auth and not username:
+        username, _, password = _unpadded(config.auth).decode().partition(":")
     return Credentials(username, password.rstrip("\0"), config.identity_token, config.registry_token)
 
 

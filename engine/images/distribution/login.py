@@ -40,6 +40,6 @@ def registry_name(server: str) -> str:
         host = url.host
     except ValueError as error:
         raise InvalidArgument(f"invalid registry name {server!r}: {error}") from error
-    if not host or url.user or str(url.authority) != name:
+    if not host or " " in host or url.user or url.raw_authority != name.lower():
         raise InvalidArgument(f"invalid registry name {server!r}: write HOST or HOST:PORT")
     return name
