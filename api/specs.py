@@ -6,7 +6,6 @@ Units stand in names: `_bytes`, `_ns` (nanoseconds, as the API has them),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -50,8 +49,8 @@ class PullOptions(Spec, frozen=True, kw_only=True, omit_defaults=True):
     def __repr__(self) -> str:
         return "PullOptions(registry_auth=…)"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
-        yield "registry_auth", "…"
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("registry_auth", "…")]
 
 
 class ContainerSpec(Spec, frozen=True, kw_only=True, omit_defaults=True):

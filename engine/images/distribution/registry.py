@@ -30,6 +30,7 @@ _CONNECT_S = 15.0
 _IDLE_S = 60.0
 _PING_S = 30.0
 _TOKEN_S = 30.0
+_WRONG = "incorrect username or password"
 
 FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 """What a network does to a request."""
@@ -141,18 +142,21 @@ class Registry:
     # --- authentication ---
 
     async def log_in(self) -> str:
-        """Whether the credentials are taken; the identity token, "" where there is none. Raises Unauthorized."""
+        """Whether the credentials are taken; the identity token, "" where there is none. Raises Unauthorized.
+
+        Whoever logs in with one keeps it where the registry gives no other.
+        """
+        token = self._credentials.identity_token
         if self._challenge is None:
-            return ""
-        token = ""
+            return token
         if self._challenge.scheme == "bearer":
             answer = await self._ask_token(self._challenge, "", offline=True)
-            token = str(answer.get("refresh_token") or "")
+            token = str(answer.get("refresh_token") or token)
             self._tokens[""] = _bearer(answer)
         async with self._session.get(self.address.url + "/v2/", headers=await self._authorization(""),
                                      ssl=self._tls) as answer2:
             if answer2.status != 200:
-                raise Unauthorized(f'Get "{self.address.url}/v2/": unauthorized: incorrect username or password')
+                raise Unauthorized(f'Get "{self.address.url}/v2/": unauthorized: {_WRONG}')
         return token
 
     async def _authorization(self, scope: str) -> dict[str, str]:
@@ -189,8 +193,8 @@ class Registry:
             asking = self._session.get(realm.extend_query(query), headers=headers, ssl=self._tls)
         async with asyncio.timeout(_TOKEN_S), asking as answer:
             if answer.status != 200:
-                raise Unauthorized(f'Get "{realm}": unauthorized: incorrect username or password'
-                                   if answer.status in (400, 401, 403) else
+                what = "the identity token is refused, log in again" if known.identity_token else _WRONG
+                raise Unauthorized(f'Get "{realm}": unauthorized: {what}' if answer.status in (400, 401, 403) else
                                    f'Get "{realm}": received unexpected HTTP status: {answer.status}')
             raw = await _small(answer)
         try:

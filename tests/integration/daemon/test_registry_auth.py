@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.integration.daemon.host import Machine, end, until
 from tests.integration.daemon.test_registry import started
+from tests.integration.images import tokenserver
 from tests.integration.images.test_pull import HTPASSWD
 
 pytestmark = [pytest.mark.root, pytest.mark.clients]
@@ -82,3 +84,31 @@ def test_a_long_password_comes_through(swarm: Machine, tmp_path: Path) -> None:
         said = swarm.docker("--config", str(tmp_path), "service", "create", "--detach", "--no-resolve-image",
                             "--with-registry-auth", "--replicas", "0", NAME, code=code)
         assert not code or "invalid X-Registry-Auth header: it is too long" in said
+
+
+def test_docker_login_keeps_an_identity_token_and_pulls_and_pushes_with_it(host: Machine) -> None:
+    docker, address, folder = host.docker, "127.0.0.1:5008", host.root / "tokens"
+    folder.mkdir()
+    authorizing = started(host, sys.executable, tokenserver.__file__, "5009", str(folder))
+    until(lambda: (folder / "token.pem").exists(), "the authorization server has its key")
+    (folder / "registry.yml").write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/store}}}}\nhttp: {{addr: '{address}'}}\n"
+        + tokenserver.docker_registry("http://127.0.0.1:5009/token", folder / "token.pem"))
+    serving = started(host, "docker-registry", "serve", str(folder / "registry.yml"))
+    try:
+        until(lambda: not host.docker_run("login", "-u", tokenserver.USER, "--password-stdin", address,
+                                          stdin=tokenserver.PASSWORD).returncode, "the login succeeds")
+        kept = json.loads((host.root / "config/config.json").read_bytes())["auths"][address]
+        assert kept["identitytoken"].startswith("identity-")
+        assert base64.b64decode(kept["auth"]) == b"me:"  # no password
+        name = f"{address}/team/app:v1"
+        docker("tag", "busybox", name)
+        docker("push", name)
+        docker("rmi", name)
+        docker("pull", name)
+        docker("rmi", name)
+        docker("logout", address)
+        assert "pull access denied" in docker("pull", name, code=1)
+    finally:
+        end(serving)
+        end(authorizing)

@@ -38,15 +38,16 @@ def docker_registry(root: Path, auth: str = "") -> Iterator[str]:
     process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: _answers(port))
+        eventually(lambda: answering(f"127.0.0.1:{port}"))
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
 
 
-def _answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+def answering(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
         return True
     return False
 
