@@ -1,12 +1,15 @@
-"""`shoal registry`: an OCI registry on this host."""
+"""`shoal registry`: an OCI registry on this host, or as a service of the swarm."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from shoal.api.errors import InvalidArgument
+from shoal.cli.client import Client, ClientError
+from shoal.cli.output import reading
 
 _root = click.option("--root", type=click.Path(path_type=Path, file_okay=False), default="/var/lib/shoal-registry",
                      show_default=True, help="Where it keeps what it holds, as Docker's registry lays it out.")
@@ -77,3 +80,80 @@ def gc(root: Path, grace_s: float, untagged: bool, dry: bool) -> None:
         click.echo(each)
     verb = "would go" if dry else "removed"
     click.echo(f"{len(gone.manifests)} manifests, {len(gone.blobs)} blobs, {gone.bytes} bytes {verb}", err=True)
+
+
+@registry.command(context_settings={"ignore_unknown_options": True})
+@click.option("--name", default="registry", show_default=True, help="Of the service.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True,
+              help="On which this host serves it.")
+@click.option("--volume", default="shoal-registry", show_default=True, help="Which holds its images.")
+@click.option("--settings", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+              help="The container has it at /etc/registry, read-only: users, keys, certificates.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- SERVE-OPTION…]")
+@click.pass_obj
+def deploy(client: Client, name: str, port: int, volume: str, settings: Path | None, detach: bool,
+           options: tuple[str, ...]) -> None:
+    """Run a registry as a service of the swarm, on the node that the daemon is.
+
+    The image is made of this host's Python and packages; nothing is fetched. What comes after -- is given to `shoal
+    registry serve`. Deployed again, the service is changed.
+    """
+    from shoal.cli.commands.service import converge
+    from shoal.registry import deployment
+
+    node_id, before = _manager(client), _deployed(client, name)
+    spec = deployment.specification(name, _load_image(client), node_id, port, volume,
+                                    str(settings.absolute()) if settings else "", options)
+    if before is None:
+        service_id = client.call("POST", "/services/create", body=spec)["ID"]
+    else:
+        service_id = before["ID"]
+        client.call("POST", f"/services/{service_id}/update", {"version": before["Version"]["Index"]}, spec)
+    click.echo(service_id)
+    if not detach:
+        converge(client, service_id)
+
+
+def _deployed(client: Client, name: str) -> dict[str, Any] | None:
+    """The service of that name, where this command made it. Raises ClientError where it is another."""
+    from shoal.registry import deployment
+
+    found = client.call("GET", "/services", {"filters": {"name": [name]}})
+    service: dict[str, Any] | None = next((each for each in found if each["Spec"]["Name"] == name), None)
+    if service is not None and deployment.LABEL not in (service["Spec"].get("Labels") or {}):
+        raise ClientError(f"there is a service {name} that is no registry of this command; choose another --name")
+    return service
+
+
+def _manager(client: Client) -> str:
+    """The id of the daemon's node. Raises ClientError where it cannot take services, or is another kind of machine."""
+    from shoal.registry import contents
+
+    info = client.call("GET", "/info")
+    swarm = info.get("Swarm") or {}
+    if not swarm.get("ControlAvailable"):
+        raise ClientError("the daemon is no manager of a swarm; run `shoal swarm init`, or ask a manager")
+    theirs, ours = info.get("Architecture"), contents.machine()
+    if theirs != ours:
+        raise ClientError(f"the daemon's host is {theirs}, this one {ours}; run the command there")
+    return str(swarm["NodeID"])
+
+
+def _load_image(client: Client) -> str:
+    """See that the daemon has the image of this code; its name there."""
+    import tempfile
+
+    from shoal.registry import image
+
+    with tempfile.TemporaryDirectory() as folder:
+        packed = image.pack(Path(folder))
+        try:
+            client.call("GET", f"/images/{packed.reference}/json")
+        except ClientError as error:
+            if error.code != 404:
+                raise
+            with packed.archive.open("rb") as archive, reading(archive, "sending") as content:
+                for _ in client.upload("/images/load", {"quiet": True}, content):
+                    pass
+        return packed.reference

@@ -48,7 +48,7 @@ def create(client: Client, /, **options: Any) -> None:
     made = client.call("POST", "/services/create", body=_spec(options))
     click.echo(made["ID"])
     if not options["detach"]:
-        _converge(client, made["ID"])
+        converge(client, made["ID"])
 
 
 def _spec(options: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _change(client: Client, reference: str, detach: bool, edit: Any) -> None:
     client.call("POST", f"/services/{found['ID']}/update", {"version": found["Version"]["Index"]}, found["Spec"])
     click.echo(reference)
     if not detach:
-        _converge(client, found["ID"])
+        converge(client, found["ID"])
 
 
 @service.command()
@@ -229,7 +229,7 @@ def logs(client: Client, follow: bool, tail: str, timestamps: bool, reference: s
         sys.stdout.flush()
 
 
-def _converge(client: Client, service_id: str) -> None:
+def converge(client: Client, service_id: str) -> None:
     """Show progress until as many tasks run as are wanted."""
     deadline = time.monotonic() + CONVERGE_TIMEOUT_S
     with counting("tasks run") as show:
