@@ -67,7 +67,8 @@ class Daemon:
         self._closing.push_async_callback(self.networks.stop)
         await self.networks.start()
         await self._start_engine(rootfs)
-        builder = Builder(self.data_root / "build", self.engine, self.images, driver, pulled_by(self.puller))
+        builder = Builder(self.data_root / "build", self.engine, self.images, driver, pulled_by(self.puller),
+                          cache_bytes=self.settings.build_cache_bytes)
         self.images.users = lambda image_id: [*self.engine.image_users(image_id), *builder.image_users(image_id)]
         await builder.open()
         await self._serve(build_app(

@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     registry_mirrors: tuple[str, ...] = ()  # URLs, asked before Docker Hub
     max_concurrent_downloads: int = 3  # layers at a time, of all pulls
     max_concurrent_uploads: int = 5  # and of all pushes
+    build_cache_bytes: int = 20 << 30  # what builds keep for later ones; the least recently used goes. 0: no bound
 
     @property
     def serves_tls(self) -> bool:
@@ -55,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         for way, most in (("downloads", self.max_concurrent_downloads), ("uploads", self.max_concurrent_uploads)):
             if not 1 <= most <= 100:
                 raise InvalidArgument(f"max-concurrent-{way} cannot be {most}: give 1 to 100")
+        if self.build_cache_bytes < 0:
+            raise InvalidArgument(f"build-cache-bytes cannot be {self.build_cache_bytes}: give 0 for no bound")
         check_rules(self.registries)
 
     @property
@@ -102,6 +105,7 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
         help="URL of a mirror that is asked before Docker Hub (repeatable)")
     add("--max-concurrent-downloads", type=int, help="layers at a time, of all pulls (default 3)")
     add("--max-concurrent-uploads", type=int, help="and of all pushes (default 5)")
+    add("--build-cache-bytes", type=int, help="what builds keep for later ones, 0 for all (default 20 GiB)")
     given = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
     config = given.pop("config", None)
     base = read_config(config or CONFIG_FILE, must_exist=config is not None)

@@ -87,7 +87,7 @@ def build_app(
     VolumeRoutes(engine.volumes).add_to(app)
     NetworkRoutes(networks, engine, hooks).add_to(app)
     EventRoutes(engine.events).add_to(app)
-    UsageRoutes(engine, images, lookups).add_to(app)
+    UsageRoutes(engine, images, lookups, builder.cache).add_to(app)
     PluginRoutes().add_to(app)
     SystemRoutes(hooks, info, data_root).add_to(app)
     return app

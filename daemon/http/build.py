@@ -16,9 +16,11 @@ from shoal.api.query import is_on
 from shoal.daemon.http.containers.limits import limits, ulimit
 from shoal.daemon.http.containers.wire import LimitsWire, UlimitWire
 from shoal.daemon.http.spool import spooled
-from shoal.daemon.http.wire import decode, filters, flag, number, reply
+from shoal.daemon.http.times import moment_ns, rfc3339
+from shoal.daemon.http.wire import decode, filters, flag, number, reply, truth
 from shoal.engine.build import output
 from shoal.engine.build.builder import Builder
+from shoal.engine.build.garbage import Policy, Record
 from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
 from shoal.engine.images.distribution.keyring import parse_keyring
@@ -28,7 +30,9 @@ BUILDKIT = ("this host builds with the classic builder: set DOCKER_BUILDKIT=0 fo
 SECRETS_HEADER = "X-Shoal-Build-Secrets"
 """{"id": "base64"}, as base64 of JSON: the secrets of RUN --mount=type=secret."""
 
-PRUNE_FILTERS = frozenset({"until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"})
+PRUNE_NAMES = frozenset({"id", "parent", "type", "description"})
+PRUNE_STATES = frozenset({"inuse", "shared", "private"})
+PRUNE_FILTERS = frozenset({"until", "unused-for", *PRUNE_NAMES, *PRUNE_STATES})
 T = TypeVar("T")
 
 
@@ -63,16 +67,19 @@ class BuildRoutes:
         return answer.response
 
     async def prune(self, request: web.Request) -> web.Response:
-        if wanted := filters(request, PRUNE_FILTERS):
-            raise NotImplementedHere(f"pruning builds by {', '.join(wanted)} is not supported: leave the filters out")
-        for name in ("keep-storage", "reserved-space", "max-used-space", "min-free-space"):
-            if number(request, name):
-                raise NotImplementedHere(f"{name} is not supported: pruning takes everything that no image needs")
-        gone, freed = await self._builder.prune(everything=flag(request, "all"))
+        gone, freed = await self._builder.cache.prune(prune_policy(request))
         return reply({"CachesDeleted": gone, "SpaceReclaimed": freed})
 
     async def buildkit(self, request: web.Request) -> web.Response:
         raise NotImplementedHere(f"{request.path} is BuildKit's: {BUILDKIT}")
+
+
+def cache_json(record: Record) -> dict[str, Any]:
+    """A line of `docker system df --verbose`."""
+    return {"ID": record.id, "Type": record.kind, "Description": record.description, "InUse": record.in_use,
+            "Shared": record.shared, "Size": record.bytes, "UsageCount": record.uses,
+            "Parents": [record.parent] if record.parent else None,
+            "CreatedAt": rfc3339(int(record.created * 1e9)), "LastUsedAt": rfc3339(int(record.last_used * 1e9))}
 
 
 class _Answer:
@@ -111,6 +118,33 @@ class _Answer:
         if not self.response.prepared:
             await self.response.prepare(self._request)
         await self.response.write(msgspec.json.encode(message) + b"\r\n")
+
+
+def prune_policy(request: web.Request) -> Policy:
+    """Raises InvalidArgument."""
+    wanted = filters(request, PRUNE_FILTERS)
+    for name, values in wanted.items():
+        if len(values) > 1:
+            raise InvalidArgument(f"filter {name} expects only one value, got {len(values)}")
+    one = {name: values[0] if values else "" for name, values in wanted.items()}
+    if "until" in one and "unused-for" in one:
+        raise InvalidArgument('conflicting filters: "until" and "unused-for" mean the same')
+    since = one.pop("until", "") or one.pop("unused-for", "")
+    sizes = {name: _size(request, name) for name in ("reserved-space", "keep-storage", "max-used-space",
+                                                     "min-free-space")}
+    return Policy(
+        everything=flag(request, "all"), not_since=moment_ns(since, "until") / 1e9 if since else None,
+        matching={name: text for name, text in one.items() if name in PRUNE_NAMES},
+        only={name: truth(text or "true", name) for name, text in one.items() if name in PRUNE_STATES},
+        reserved_bytes=sizes["reserved-space"] or sizes["keep-storage"], most_bytes=sizes["max-used-space"],
+        least_free_bytes=sizes["min-free-space"])
+
+
+def _size(request: web.Request, name: str) -> int:
+    value = number(request, name, 0) or 0
+    if value < 0:
+        raise InvalidArgument(f"invalid value for {name}: {value} bytes are less than none")
+    return value
 
 
 def build_request(query: Any, headers: Mapping[str, str]) -> Request:

@@ -9,10 +9,12 @@ from typing import Any
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.daemon.http.build import cache_json
 from shoal.daemon.http.containers.listing import Lookups, summary
 from shoal.daemon.http.imagewire import image_summary, shared_sizes
 from shoal.daemon.http.volumes import volume_json
 from shoal.daemon.http.wire import reply
+from shoal.engine.build.collector import Collector
 from shoal.engine.containers.engine import Engine
 from shoal.engine.images.images import Images
 
@@ -20,10 +22,11 @@ TYPES = ("container", "image", "volume", "build-cache")
 
 
 class UsageRoutes:
-    def __init__(self, engine: Engine, images: Images, lookups: Lookups) -> None:
+    def __init__(self, engine: Engine, images: Images, lookups: Lookups, cache: Collector) -> None:
         self._engine = engine
         self._images = images
         self._lookups = lookups
+        self._cache = cache
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/system/df", self.show, allow_head=False)
@@ -41,6 +44,8 @@ class UsageRoutes:
             shown["Containers"] = await self._container_rows()
         if "volume" in wanted:
             shown["Volumes"] = await self._volume_rows()
+        if "build-cache" in wanted:
+            shown["BuildCache"] = [cache_json(record) for record in await self._cache.records()]
         return reply(shown)
 
     def _image_rows(self) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,9 +16,9 @@ from shoal.engine.build import args as build_args
 from shoal.engine.build import context as contexts
 from shoal.engine.build import output, platforms, remote, squash, stages, words
 from shoal.engine.build.args import Args
+from shoal.engine.build.collector import DEFAULT_BYTES, Collector
 from shoal.engine.build.instructions import Dockerfile, Instruction, Stage, label_instruction
 from shoal.engine.build.job import Job, Pull
-from shoal.engine.build.mounting import CacheFolders
 from shoal.engine.build.output import Message, Send, Turns, short
 from shoal.engine.build.request import Request
 from shoal.engine.build.running import Containers
@@ -57,12 +58,13 @@ def pulled_by(puller: Puller) -> Pull:
 class Builder:
     """`root`: where contexts are unpacked while they are needed, and what RUN --mount=type=cache keeps."""
 
-    def __init__(self, root: Path, engine: Engine, images: Images, driver: StorageDriver, pull: Pull) -> None:
+    def __init__(self, root: Path, engine: Engine, images: Images, driver: StorageDriver, pull: Pull, *,
+                 cache_bytes: int = DEFAULT_BYTES) -> None:
         self._work = root / "work"
         self._images = images
         self._rootfs = RootFSStore(driver, lambda image_id: images.layers_of(image_id) if image_id else ())
         self._containers = Containers(root / "containers", engine, self._rootfs)
-        self.caches = CacheFolders(root / "cache")
+        self.cache = Collector(root, images, cache_bytes)
         self._pull = pull
         self._jobs: list[Job] = []
         self._slots = asyncio.Semaphore(CONCURRENT_BUILDS)
@@ -84,32 +86,18 @@ class Builder:
         """
         check(request)
         names = [_name(tag) for tag in request.tags]
+        began = time.time()
         async with self._slots, self._folder() as folder:
             context, file = await self._context(request, archive, folder)
-            image_id = await self._build(request, context, file, folder, send)
-            await send(output.stream(f"Successfully built {short(image_id)}\n"))
-            for name in names:
-                await self._images.tag(image_id, name.name, name.tag)
-                await send(output.stream(f"Successfully tagged {name.familiar}\n"))
+            async with self._job(request, context, file, folder) as job:
+                image_id = await _built(job, send)
+                await send(output.stream(f"Successfully built {short(image_id)}\n"))
+                for name in names:
+                    await self._images.tag(image_id, name.name, name.tag)
+                    await send(output.stream(f"Successfully tagged {name.familiar}\n"))
+        if job.grew:
+            await self.cache.collect(keep_since=began)
         return image_id
-
-    async def prune(self, *, everything: bool = False) -> tuple[list[str], int]:
-        """Forget the steps that no named image stands on (all steps with `everything`), and unused cache folders."""
-        steps = [image.id for image in self._images.all() if self._images.record(image.id).cache_key]
-        named = set() if everything else self._needed()
-        gone, freed = await self._images.forget_steps(image_id for image_id in steps if image_id not in named)
-        folders, more = await self.caches.prune()
-        return [*gone, *folders], freed + more
-
-    def _needed(self) -> set[str]:
-        """The named images, and the steps that led to them."""
-        needed: set[str] = set()
-        for image in self._images.all():
-            at = image.id if image.repo_tags or any(self._images.users(image.id)) else ""
-            while at and at not in needed and self._images.has(at):
-                needed.add(at)
-                at = self._images.record(at).parent
-        return needed
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[Path]:
@@ -137,33 +125,40 @@ class Builder:
             raise InvalidArgument("there is neither a context nor a remote one")
         return root, await asyncio.to_thread(contexts.read_dockerfile, root, request.dockerfile)
 
-    async def _build(self, request: Request, context: Path | None, file: Dockerfile, folder: Path, send: Send
-                     ) -> str:
-        args = Args(given=request.args, predefined=build_args.platform_args(
-            platforms.asked(request.platform), platforms.host()))
-        args = global_args(file, args)
+    @asynccontextmanager
+    async def _job(self, request: Request, context: Path | None, file: Dockerfile, folder: Path) -> AsyncIterator[Job]:
+        """While it lasts, nothing that the build uses goes away."""
+        args = global_args(file, Args(given=request.args, predefined=build_args.platform_args(
+            platforms.asked(request.platform), platforms.host())))
         plan = stages.plan(file, request.target, args.for_from())
         job = Job(request=request, file=file, plan=plan, args=args, context=context, folder=folder, images=self._images,
-                  rootfs=self._rootfs, containers=self._containers, caches=self.caches, pull=self._pull)
+                  rootfs=self._rootfs, containers=self._containers, caches=self.cache.folders, pull=self._pull)
         self._jobs.append(job)
         try:
-            for warning in file.warnings:
-                await send(output.stderr(f"[WARNING]: {warning}\n"))
-            await run_stages(job, send)
-            declared = job.declared | set(args.before)
-            if unused := build_args.unconsumed(request.args, declared | {"SOURCE_DATE_EPOCH"}):
-                await send(output.stream(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n"))
-            result = await job.result(plan.target.index)
-            if result.image is None:
-                raise ShoalError("No image was generated. Is your Dockerfile empty?")
-            if not request.squash:
-                return result.image.id
-            image = await squash.squashed(job, result)
-            await send(output.image_id(image.id))
-            return image.id
+            yield job
         finally:
             self._jobs.remove(job)
             await asyncio.shield(job.close())
+            await self.cache.used(job.held)
+
+
+async def _built(job: Job, send: Send) -> str:
+    """The id of the image that the job is about."""
+    given, target = job.request.args, job.plan.target.index
+    for warning in job.file.warnings:
+        await send(output.stderr(f"[WARNING]: {warning}\n"))
+    await run_stages(job, send)
+    declared = job.declared | set(job.args.before) | {"SOURCE_DATE_EPOCH"}
+    if unused := build_args.unconsumed(given, declared):
+        await send(output.stream(f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n"))
+    result = await job.result(target)
+    if result.image is None:
+        raise ShoalError("No image was generated. Is your Dockerfile empty?")
+    if not job.request.squash:
+        return result.image.id
+    image = await squash.squashed(job, result)
+    await send(output.image_id(image.id))
+    return image.id
 
 
 def check(request: Request) -> None:

@@ -14,8 +14,8 @@ from shoal.api.errors import InvalidArgument
 from shoal.engine.build import platforms, stages
 from shoal.engine.build.args import Args
 from shoal.engine.build.effects import State
+from shoal.engine.build.folders import CacheFolders
 from shoal.engine.build.instructions import Dockerfile
-from shoal.engine.build.mounting import CacheFolders
 from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
 from shoal.engine.build.running import Containers
@@ -57,6 +57,7 @@ class Job:
         self.containers = containers
         self.caches = caches
         self.held: set[str] = set()  # images that must not go away meanwhile
+        self.grew = False  # whether it did something that the cache did not have
         self.declared: set[str] = set()  # every ARG of the stages that were built
         self._pull = pull
         self._results: dict[int, asyncio.Future[Result]] = {

@@ -1,9 +1,8 @@
-"""RUN --mount made real: what a container of a step is given beside its root, and what is kept between builds."""
+"""RUN --mount made real: what a container of a step is given beside its root."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import posixpath
 import shutil
@@ -12,59 +11,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.engine.build.folders import CacheFolders
 from shoal.engine.build.mounts import Mount
 from shoal.engine.build.sources import inside
 from shoal.engine.containers.nouns import MountRequest
 
 RootOf = Callable[[str], Awaitable[Path]]
 """The root of a stage or an image by its name; "": the build's context."""
-
-
-class CacheFolders:
-    """Of `type=cache`: each by its id, kept between builds. A locked one is one step's at a time."""
-
-    def __init__(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._root = root
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._users: dict[str, int] = {}
-
-    @asynccontextmanager
-    async def use(self, mount: Mount) -> AsyncIterator[Path]:
-        name = hashlib.sha256(mount.id.encode()).hexdigest()[:32]
-        async with AsyncExitStack() as held:
-            if mount.sharing != "shared":
-                await held.enter_async_context(self._locks.setdefault(name, asyncio.Lock()))
-            self._users[name] = self._users.get(name, 0) + 1
-            held.callback(self._let_go, name)
-            place = self._root / name
-            if not place.exists():
-                place.mkdir(mode=0o755)
-                place.chmod(mount.mode if mount.mode is not None else 0o755)
-                os.chown(place, mount.uid, mount.gid)
-            yield place
-
-    def _let_go(self, name: str) -> None:
-        self._users[name] -= 1
-        if not self._users[name]:
-            del self._users[name]
-
-    async def prune(self) -> tuple[list[str], int]:
-        """Remove those that no step uses just now. Returns their ids, and the bytes freed."""
-        unused = [place for place in self._root.iterdir() if place.name not in self._users]
-        freed = 0
-        for place in unused:
-            freed += await asyncio.to_thread(folder_bytes, place)
-            await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
-        return [place.name for place in unused], freed
-
-    def bytes(self) -> int:
-        """Blocking."""
-        return sum(folder_bytes(place) for place in self._root.iterdir())
-
-
-def folder_bytes(folder: Path) -> int:
-    return sum(os.lstat(f"{parent}/{name}").st_size for parent, _, names in os.walk(folder) for name in names)
 
 
 @asynccontextmanager

@@ -139,6 +139,7 @@ class StageRun:
         self._image = image
 
     async def _keep(self, step: Step, layer: Path | None) -> None:
+        self._job.grew = True
         draft = layers.draft(self._image or self._empty, self._state, step, empty=layer is None,
                              epoch=self._job.request.epoch)
         self._take(await self._job.images.extend(
