@@ -6,20 +6,17 @@ A layer is compressed only where it is here plain; then always to the same bytes
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
-import zlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from shoal.api.errors import NotFound, ShoalError, Unauthorized
 from shoal.api.reference import Reference
-from shoal.engine.images.blobs import CHUNK_BYTES, Blobs
-from shoal.engine.images.compression import decompressed
+from shoal.engine.images.blobs import BlobWriter
+from shoal.engine.images.compression import compress, decompressed
 from shoal.engine.images.config import Image
 from shoal.engine.images.distribution.attempts import retried
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
@@ -46,6 +43,17 @@ from shoal.engine.images.importer import Imported
 _MOST_SOURCES = 3
 """Repositories that a layer is asked to be mounted from."""
 
+_MOST_PACKED = 10_000
+"""Layers of which it is remembered what they are when packed."""
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A blob as the registry has it. `kind`: how a layer is compressed."""
+
+    digest: str
+    size: int
+    kind: str
+
 
 class Pusher:
     """One for a host: the bound of parallel uploads is of all its pushes."""
@@ -54,6 +62,8 @@ class Pusher:
                  certificates: Path = CERTIFICATES, policy: RetryPolicy = PATIENT,
                  sent_bytes: int = SENT_BYTES) -> None:
         self._images = images
+        self._blobs = images.blobs
+        self._packed: dict[str, Sent] = {}
         self._rules = rules
         self._certificates = certificates
         self._policy = policy
@@ -82,40 +92,62 @@ class Pusher:
             step.say("Preparing")
         async with self._images.importing():
             record = self._images.record(image.id)
-            async with _prepared(self._images.blobs, image, record.layers, record.manifest) as (manifest, files):
-                assert manifest.config is not None
-                await self._layers(repository, name, manifest, files, steps)
-                await self._blob(repository, name, manifest.config, self._images.blobs.path(image.id), None)
-                await self._manifest(repository, name, manifest)
+            kept = await asyncio.to_thread(self._blobs.read, record.manifest) if record.manifest else b""
+            sent = await self._layers(repository, name, record.layers, steps, as_is=bool(kept))
+            config = Sent(image.id, self._blobs.size(image.id), "")
+            await self._blob(repository, name, config, self._blobs.path(image.id),
+                             Step(ignore, image.id, time.monotonic))
+            manifest = parse_manifest(kept) if kept else _described(config, sent)
+            await self._manifest(repository, name, manifest)
             await self._remember(image, name, manifest)
         digest, size = manifest.digest, len(manifest.raw)
         progress({"status": f"{name.tag}: digest: {digest} size: {size}"})
         progress({"progressDetail": {}, "aux": {"Tag": name.tag, "Digest": digest, "Size": size}})
         self._images.emit("push", name.familiar, {"name": name.familiar_name})
 
-    async def _layers(self, repository: Repository, name: Reference, manifest: Manifest, files: list[Path],
-                      steps: list[Step]) -> None:
+    async def _layers(self, repository: Repository, name: Reference, layers: Sequence[str], steps: list[Step], *,
+                      as_is: bool) -> list[Sent]:
         try:
             async with asyncio.TaskGroup() as group:
-                for layer, path, step in zip(manifest.layers, files, steps, strict=True):
-                    group.create_task(self._blob(repository, name, layer, path, step))
+                tasks = [group.create_task(self._layer(repository, name, *one, as_is=as_is))
+                         for one in zip(layers, steps, strict=True)]
         except* (ShoalError, *FAILURES) as errors:
             raise first_of(errors) from errors
+        return [task.result() for task in tasks]
 
-    async def _blob(self, repository: Repository, name: Reference, blob: Descriptor, path: Path, step: Step | None
-                    ) -> None:
-        step = step or Step(ignore, blob.digest, time.monotonic)
+    async def _layer(self, repository: Repository, name: Reference, blob: str, step: Step, *, as_is: bool) -> Sent:
+        """Have the registry have the layer; packed where it is here plain, unless `as_is`."""
         if self._uploads.locked():
             step.say("Waiting")
         async with self._uploads:
-            if await is_there(repository, blob.digest):
+            kind, path = await asyncio.to_thread(_kind, self._blobs.path(blob)), self._blobs.path(blob)
+            if as_is or kind in ("gzip", "zstd"):
+                sent = Sent(blob, self._blobs.size(blob), kind)
+                await self._blob(repository, name, sent, path, step)
+                return sent
+            known = self._packed.get(blob)
+            if known is not None and await is_there(repository, known.digest):
                 step.say("Layer already exists")
-            elif source := await mounted(repository, blob.digest, self._sources(name, blob.digest)):
-                step.say(f"Mounted from {source}")
-            else:
-                await upload(repository, blob.digest, path, lambda done: step.count("Pushing", done, blob.size),
-                             sent_bytes=self._sent_bytes)
-                step.say("Pushed")
+                return known
+            scratch = self._blobs.scratch / os.urandom(8).hex()
+            try:
+                packed = self._packed[blob] = await asyncio.to_thread(_pack, path, scratch)
+                await self._blob(repository, name, packed, scratch, step)
+            finally:
+                scratch.unlink(missing_ok=True)
+                while len(self._packed) > _MOST_PACKED:
+                    del self._packed[next(iter(self._packed))]
+            return packed
+
+    async def _blob(self, repository: Repository, name: Reference, blob: Sent, path: Path, step: Step) -> None:
+        if await is_there(repository, blob.digest):
+            step.say("Layer already exists")
+        elif source := await mounted(repository, blob.digest, self._sources(name, blob.digest)):
+            step.say(f"Mounted from {source}")
+        else:
+            await upload(repository, blob.digest, path, lambda done: step.count("Pushing", done, blob.size),
+                         sent_bytes=self._sent_bytes)
+            step.say("Pushed")
 
     def _sources(self, name: Reference, blob: str) -> list[str]:
         """Other repositories of that registry that had the blob when an image came from there, or went there."""
@@ -142,39 +174,13 @@ class Pusher:
             record, manifest=kept, repo_digests=(f"{name.name}@{manifest.digest}",))))
 
 
-@asynccontextmanager
-async def _prepared(blobs: Blobs, image: Image, layers: tuple[str, ...], manifest: str
-                    ) -> AsyncIterator[tuple[Manifest, list[Path]]]:
-    """The manifest to push and the files of its layers, lowest first."""
-    if manifest:
-        yield parse_manifest(await asyncio.to_thread(blobs.read, manifest)), [blobs.path(one) for one in layers]
-        return
-    made: list[Path] = []
-    try:
-        files, kinds = [], []
-        for layer in layers:
-            kind = await asyncio.to_thread(_kind, blobs.path(layer))
-            path = blobs.path(layer)
-            if kind not in ("gzip", "zstd"):
-                path = blobs.scratch / os.urandom(8).hex()
-                made.append(path)
-                await asyncio.to_thread(_compress, blobs.path(layer), path)
-            files.append(path)
-            kinds.append(kind)
-        digests = [await asyncio.to_thread(_digest, path) if path in made else layer
-                   for path, layer in zip(files, layers, strict=True)]
-        yield _described(image, blobs.size(image.id), digests, [path.stat().st_size for path in files], kinds), files
-    finally:
-        for path in made:
-            path.unlink(missing_ok=True)
-
-
-def _described(image: Image, config_size: int, digests: list[str], sizes: list[int], kinds: list[str]) -> Manifest:
+def _described(config: Sent, layers: list[Sent]) -> Manifest:
     """Docker's schema 2, unless a layer is one that only OCI has a type for. Pure."""
-    oci = "zstd" in kinds
-    types = [OCI_LAYER_ZSTD if kind == "zstd" else OCI_LAYER_GZIP if oci else DOCKER_LAYER for kind in kinds]
-    layers = [Descriptor(*parts) for parts in zip(digests, sizes, types, strict=True)]
-    return build_manifest(Descriptor(image.id, config_size, OCI_CONFIG if oci else DOCKER_CONFIG), layers)
+    oci = any(layer.kind == "zstd" for layer in layers)
+    plain = OCI_LAYER_GZIP if oci else DOCKER_LAYER
+    return build_manifest(
+        Descriptor(config.digest, config.size, OCI_CONFIG if oci else DOCKER_CONFIG),
+        [Descriptor(one.digest, one.size, OCI_LAYER_ZSTD if one.kind == "zstd" else plain) for one in layers])
 
 
 def _kind(path: Path) -> str:
@@ -182,16 +188,9 @@ def _kind(path: Path) -> str:
         return decompressed(source)[1]
 
 
-def _compress(source_path: Path, target_path: Path) -> None:
-    """Gzip without a name or a time: equal bytes give equal bytes. Blocking."""
-    packer = zlib.compressobj(wbits=31)
+def _pack(source_path: Path, target_path: Path) -> Sent:
+    """Gzip of a layer, whatever it is now. Blocking."""
     with source_path.open("rb") as source, target_path.open("wb") as target:
-        plain, _ = decompressed(source)
-        while data := plain.read(CHUNK_BYTES):
-            target.write(packer.compress(data))
-        target.write(packer.flush())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as source:
-        return "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()
+        writer = BlobWriter(target)
+        compress(decompressed(source)[0], writer)
+    return Sent(writer.digest, writer.size, "gzip")
