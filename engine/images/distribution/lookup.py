@@ -11,6 +11,7 @@ from shoal.engine.images.config import parse_config
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
 from shoal.engine.images.distribution.endpoints import HUB_NAMES, RegistryRules, is_hub
 from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Platform
+from shoal.engine.images.distribution.mirrors import first_that_gives
 from shoal.engine.images.distribution.puller import MAX_CONFIG_BYTES, translated
 from shoal.engine.images.distribution.registry import FAILURES, Refused, Registry
 from shoal.engine.images.distribution.repository import Repository
@@ -26,14 +27,17 @@ class Described(msgspec.Struct, frozen=True):
 
 async def describe(wanted: Reference, rules: RegistryRules, credentials: Credentials = ANONYMOUS) -> Described:
     """Raises NotFound, Unauthorized, Unreachable."""
-    async with Registry(wanted.domain, rules, credentials, mirrors=True) as registry:
+    async def read(registry: Registry) -> Described:
         repository = Repository(registry, wanted.path, PATIENT)
         try:
             manifest = await repository.manifest(wanted.digest or wanted.tag, wanted.digest)
             platforms = await _platforms(repository, manifest)
         except Refused as error:
             raise translated(error, wanted) from error
-    return Described(Descriptor(manifest.digest, len(manifest.raw), manifest.media_type), platforms)
+        return Described(Descriptor(manifest.digest, len(manifest.raw), manifest.media_type), platforms)
+
+    return await first_that_gives(
+        lambda passed: Registry(wanted.domain, rules, credentials, mirrors=True, passed=passed), read)
 
 
 async def _platforms(repository: Repository, manifest: Manifest) -> tuple[Platform, ...]:

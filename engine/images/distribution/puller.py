@@ -20,6 +20,7 @@ from shoal.engine.images.config import Image, parse_config
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
 from shoal.engine.images.distribution.endpoints import NO_RULES, RegistryRules
 from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Platform, choose, parse_platform
+from shoal.engine.images.distribution.mirrors import first_that_gives
 from shoal.engine.images.distribution.progress import Sink, Step, ignore
 from shoal.engine.images.distribution.registry import CERTIFICATES, FAILURES, Refused, Registry, first_of
 from shoal.engine.images.distribution.repository import Repository
@@ -52,8 +53,10 @@ class Puller:
         `platform`: OS/ARCH[/VARIANT], "" for this host's. Cancel it to stop it. Raises NotFound in Docker's
         words, Unauthorized, Unreachable, InvalidArgument for content that is not what it says it is.
         """
-        async with self._open(wanted, credentials) as registry:
+        async def read(registry: Registry) -> Image:
             return await self._one(Repository(registry, wanted.path, self._policy), wanted, platform, progress)
+
+        return await first_that_gives(self._opened(wanted, credentials), read)
 
     async def pull_from(self, source: Source, wanted: Reference) -> Image:
         """As `pull`, from elsewhere. Raises what the source does."""
@@ -62,7 +65,7 @@ class Puller:
     async def pull_all(self, wanted: Reference, platform: str = "", credentials: Credentials = ANONYMOUS,
                        progress: Sink = ignore) -> None:
         """Bring every tag of the repository here."""
-        async with self._open(wanted, credentials) as registry:
+        async def read(registry: Registry) -> None:
             repository = Repository(registry, wanted.path, self._policy)
             try:
                 tags = await repository.tags()
@@ -72,8 +75,11 @@ class Puller:
                 one = Reference(wanted.domain, wanted.path, tag)
                 await self._one(repository, one, platform, progress)
 
-    def _open(self, wanted: Reference, credentials: Credentials) -> Registry:
-        return Registry(wanted.domain, self._rules, credentials, certificates=self._certificates, mirrors=True)
+        await first_that_gives(self._opened(wanted, credentials), read)
+
+    def _opened(self, wanted: Reference, credentials: Credentials) -> Callable[[int], Registry]:
+        return lambda passed: Registry(wanted.domain, self._rules, credentials, certificates=self._certificates,
+                                       mirrors=True, passed=passed)
 
     async def _one(self, source: Source, wanted: Reference, platform: str, progress: Sink) -> Image:
         target = parse_platform(platform, Platform("linux", host_architecture()))

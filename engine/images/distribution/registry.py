@@ -22,6 +22,7 @@ from yarl import URL
 from shoal.api.errors import ShoalError, Unauthorized
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Challenge, Credentials, parse_challenges
 from shoal.engine.images.distribution.endpoints import Endpoint, RegistryRules, endpoints, is_insecure
+from shoal.engine.images.distribution.reasons import reason
 
 CERTIFICATES = Path("/etc/docker/certs.d")
 MAX_ANSWER_BYTES = 8 << 20
@@ -59,10 +60,11 @@ class Registry:
     """Use as a context. Raises Unreachable on entry."""
 
     def __init__(self, domain: str, rules: RegistryRules, credentials: Credentials = ANONYMOUS, *,
-                 certificates: Path = CERTIFICATES, mirrors: bool = False) -> None:
-        """`mirrors`: a mirror will do, for reading."""
+                 certificates: Path = CERTIFICATES, mirrors: bool = False, passed: int = 0) -> None:
+        """`mirrors`: a mirror will do, for reading. `passed`: so many addresses were tried already."""
         self.domain = domain
-        self._addresses = endpoints(domain, rules, mirrors=mirrors)
+        self._addresses = endpoints(domain, rules, mirrors=mirrors)[passed:]
+        self.unreached = 0  # addresses before the one that answered
         self._rules = rules
         self._credentials = credentials
         self._certificates = certificates
@@ -90,18 +92,18 @@ class Registry:
 
     async def _choose(self) -> None:
         """The first address that answers; what it wants of its users is noted."""
-        problems = []
+        problems: list[str] = []
         for address in self._addresses:
             self._tls = await asyncio.to_thread(_tls, address, self._certificates)
             try:
                 async with asyncio.timeout(_PING_S), self._session.get(address.url + "/v2/", ssl=self._tls) as answer:
                     if answer.status in (200, 401, 403):
-                        self.address = address
+                        self.address, self.unreached = address, len(problems)
                         self._note(answer)
                         return
                     problems.append(f"received unexpected HTTP status: {answer.status} {answer.reason}")
             except FAILURES as error:
-                problems.append(f'Get "{address.url}/v2/": {error or "no answer in time"}')
+                problems.append(f'Get "{address.url}/v2/": {reason(error)}')
         raise Unreachable(problems[-1])
 
     def _note(self, answer: aiohttp.ClientResponse) -> None:

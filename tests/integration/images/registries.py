@@ -12,11 +12,16 @@ import socket
 import subprocess
 import tarfile
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import zstandard
+
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+OCI = "application/vnd.oci.image"
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "tar+gzip": lambda plain: gzip.compress(plain, 1, mtime=0), "tar+zstd": zstandard.compress, "tar": bytes}
 
 
 def free_port() -> int:
@@ -26,20 +31,24 @@ def free_port() -> int:
 
 
 @contextmanager
-def docker_registry(root: Path, auth: str = "") -> Iterator[str]:
-    """HOST:PORT of one that answers. `auth`: lines of YAML."""
+def docker_registry(root: Path, auth: str = "", *, tls: Path | None = None, clients: bool = True,
+                    host: str = "127.0.0.1") -> Iterator[str]:
+    """HOST:PORT of one that answers. `auth`: lines of YAML. `tls`: a folder with its certificate, and the authority
+    that its `clients` need one of."""
     from tests.cluster import eventually
 
     port = free_port()
+    authority = f", clientcas: ['{tls}/ca.pem']" if clients else ""
+    secured = f", tls: {{certificate: '{tls}/cert.pem', key: '{tls}/key.pem'{authority}}}" if tls else ""
     config = root / "config.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {root}/store}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n{auth}")
+        f"http: {{addr: '{host}:{port}'{secured}}}\n{auth}")
     process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: answering(f"127.0.0.1:{port}"))
-        yield f"127.0.0.1:{port}"
+        eventually(lambda: answering(f"{host}:{port}"))
+        yield f"{host}:{port}"
     finally:
         process.terminate()
         process.wait()
@@ -69,18 +78,22 @@ def layer(name: str, size: int) -> bytes:
 class Made:
     """An image put into a registry blob by blob, without help of what is tested."""
 
-    def __init__(self, address: str, repository: str, layers: list[bytes], *, architecture: str = "amd64") -> None:
+    def __init__(self, address: str, repository: str, layers: list[bytes], *, architecture: str = "amd64",
+                 oci: str = "") -> None:
+        """`oci`: how its layers are packed, where it is an OCI image."""
         self.base = f"http://{address}/v2/{repository}"
         self.plain = layers
-        self.blobs = [gzip.compress(one, 1, mtime=0) for one in layers]
+        self.blobs = [PACKERS[oci or "tar+gzip"](one) for one in layers]
+        self.kind = f"{OCI}.manifest.v1+json" if oci else MANIFEST
+        config_kind = f"{OCI}.config.v1+json" if oci else "application/vnd.docker.container.image.v1+json"
+        layer_kind = f"{OCI}.layer.v1.{oci}" if oci else "application/vnd.docker.image.rootfs.diff.tar.gzip"
         self.config = json.dumps({"architecture": architecture, "os": "linux", "config": {"Cmd": ["/x"]},
                                   "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in layers]}}).encode()
         self.manifest = json.dumps({
-            "schemaVersion": 2, "mediaType": MANIFEST,
-            "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": len(self.config),
-                       "digest": digest(self.config)},
-            "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": len(one),
-                        "digest": digest(one)} for one in self.blobs]}).encode()
+            "schemaVersion": 2, "mediaType": self.kind,
+            "config": {"mediaType": config_kind, "size": len(self.config), "digest": digest(self.config)},
+            "layers": [{"mediaType": layer_kind, "size": len(one), "digest": digest(one)} for one in self.blobs],
+        }).encode()
 
     @property
     def id(self) -> str:
@@ -93,17 +106,23 @@ class Made:
             with urllib.request.urlopen(begun) as answer:
                 where = answer.headers["Location"]
             _put(f"{where}&digest={digest(content)}", content, "application/octet-stream", headers)
-        _put(f"{self.base}/manifests/{tag}", self.manifest, MANIFEST, headers)
+        _put(f"{self.base}/manifests/{tag}", self.manifest, self.kind, headers)
         return self
 
-    def put_index(self, tag: str, entries: list[tuple[Made, str]]) -> str:
-        """An index of images that are there, with their architectures; its digest."""
-        kind = "application/vnd.docker.distribution.manifest.list.v2+json"
+    def put_index(self, tag: str, entries: list[tuple[Made, str]], *, oci: bool = False) -> str:
+        """An index of images that are there, with their architectures (and variants, after a slash); its digest."""
+        kind = f"{OCI}.index.v1+json" if oci else "application/vnd.docker.distribution.manifest.list.v2+json"
         raw = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [
-            {"mediaType": MANIFEST, "size": len(one.manifest), "digest": digest(one.manifest),
-             "platform": {"os": "linux", "architecture": architecture}} for one, architecture in entries]}).encode()
+            {"mediaType": one.kind, "size": len(one.manifest), "digest": digest(one.manifest),
+             "platform": _platform(text)} for one, text in entries]}).encode()
         _put(f"{self.base}/manifests/{tag}", raw, kind, {})
         return digest(raw)
+
+
+def _platform(text: str) -> dict[str, str]:
+    architecture, _, variant = text.partition("/")
+    system = "unknown" if architecture == "unknown" else "linux"
+    return {"os": system, "architecture": architecture, **({"variant": variant} if variant else {})}
 
 
 def _put(url: str, content: bytes, kind: str, headers: dict[str, str]) -> None:
@@ -161,12 +180,16 @@ class Proxy:
     async def _ask(self, reader: asyncio.StreamReader, there: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 14):
             self.sent += len(data)
+            self.hear(data)
             if self.cuts_sent and self.sent >= self.cuts_sent[0]:
                 self.cuts_sent.pop(0)
                 raise ConnectionResetError("cut")
             there.write(data)
             await there.drain()
         there.write_eof()
+
+    def hear(self, data: bytes) -> None:
+        """Of what goes there."""
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 14):
