@@ -20,7 +20,7 @@ from shoal.api import reference
 from shoal.api.errors import InvalidArgument
 from shoal.engine.images.blobs import digest_of
 from shoal.engine.images.distribution.manifests import Descriptor, Manifest, Platform, choose, parse_manifest
-from shoal.engine.storage.unpack import BoundedTarInfo
+from shoal.engine.storage.tar import open_file
 
 MAX_MEMBERS = 100_000
 MAX_DOCUMENT_BYTES = 8 << 20
@@ -79,11 +79,13 @@ class ImageArchive:
     """A tar file of images, open. Blocking."""
 
     def __init__(self, path: Path) -> None:
-        self._tar = tarfile.open(path, mode="r:", tarinfo=BoundedTarInfo)  # noqa: SIM115 (closed by close)
+        self._tar = open_file(path)
         self._members: dict[str, tarfile.TarInfo] = {}
-        for member in self._tar:
-            if len(self._members) >= MAX_MEMBERS:
+        for count, member in enumerate(self._tar):
+            if count >= MAX_MEMBERS:
                 raise InvalidArgument(f"archive has more than {MAX_MEMBERS} members")
+            if member.issparse():
+                raise InvalidArgument(f"archive member {member.name!r} is sparse")
             self._members[posixpath.normpath(member.name)] = member
 
     def close(self) -> None:
@@ -115,15 +117,15 @@ class ImageArchive:
                 return stream
             else:
                 break
-        raise InvalidArgument(f"invalid archive: {name} is missing")
+        raise InvalidArgument(f"invalid archive: {name!r} is missing")
 
     def _document(self, name: str, described: Descriptor | None = None) -> bytes:
         with self.open(name) as stream:
             content = stream.read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
-            raise InvalidArgument(f"invalid archive: {name} is larger than {MAX_DOCUMENT_BYTES} bytes")
+            raise InvalidArgument(f"invalid archive: {name!r} is larger than {MAX_DOCUMENT_BYTES} bytes")
         if described is not None and len(content) != described.size:
-            raise InvalidArgument(f"invalid archive: {name} has {len(content)} bytes, not {described.size}")
+            raise InvalidArgument(f"invalid archive: {name!r} has {len(content)} bytes, not {described.size}")
         return content
 
     # --- what `docker save` writes ---

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tarfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -25,6 +27,7 @@ from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, build_c
 from shoal.engine.images.distribution.manifests import Manifest, Platform
 from shoal.engine.images.index import ImageRecord
 from shoal.engine.storage.driver import Readable, StorageDriver, chain_ids
+from shoal.engine.storage.tar import faults_named
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -108,21 +111,18 @@ class Importer:
         `heard` is told how far a layer is, in this thread. Raises InvalidArgument for an archive that is
         damaged or does not match its digests, and NotFound where nothing in it is for the platform.
         """
-        import tarfile
-
         path, scratch = self._plain(path)
         try:
-            archive = ImageArchive(path)
-            try:
+            with faults_named():
+                archive = ImageArchive(path)
+            with closing(archive):
                 found = [(image, parse_config(image.config, digest_of(image.config)))
                          for image in archive.images(wanted)]
                 fitting = [one for one in found if wanted is None or is_for(one[1], wanted)]
                 if found and not fitting:
                     raise NotFound(f"no image in the archive is for the platform {wanted}")
                 return [self._load_one(archive, *one, heard) for one in fitting]
-            finally:
-                archive.close()
-        except (tarfile.TarError, UnicodeError, OverflowError) as error:
+        except tarfile.TarError as error:
             raise InvalidArgument(f"invalid tar archive: {error}") from error
         finally:
             if scratch is not None:
@@ -205,9 +205,13 @@ class Importer:
             if not kind:
                 return path, None
             scratch = self._blobs.scratch / os.urandom(8).hex()
-            with scratch.open("wb") as target:
-                while data := stream.read(CHUNK_BYTES):
-                    target.write(data)
+            try:
+                with scratch.open("wb") as target:
+                    while data := stream.read(CHUNK_BYTES):
+                        target.write(data)
+            except BaseException:
+                scratch.unlink(missing_ok=True)
+                raise
         return scratch, scratch
 
     def _load_one(self, archive: ImageArchive, archived: ArchivedImage, image: Image, heard: Heard) -> Imported:

@@ -9,7 +9,6 @@ A layer appears under its name by one rename, after its content is on disk.
 from __future__ import annotations
 
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from shoal.api.errors import InvalidArgument
 from shoal.engine.storage import pack
 from shoal.engine.storage.driver import Change
 from shoal.engine.storage.mount import sync_filesystem
+from shoal.engine.storage.trees import remove_tree
 
 MAX_LAYERS = 125
 _SCRATCH = "tmp-"
@@ -35,7 +35,8 @@ class FolderDriver(ABC):
             folder.mkdir(mode=0o710, parents=True, exist_ok=True)
         for folder in (self._layers, *own):
             for left_over in folder.glob(f"{_SCRATCH}*"):
-                shutil.rmtree(left_over, ignore_errors=True)
+                with suppress(OSError):
+                    remove_tree(left_over)
 
     # --- layers ---
 
@@ -117,7 +118,8 @@ def place_folder(place: Path, fill: Callable[[Path], int]) -> int:
         if not place.is_dir():
             raise OSError(f"cannot place {place.name} in {place.parent}")
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(scratch)
     return filled
 
 
@@ -126,4 +128,5 @@ def remove_folder(place: Path) -> None:
     doomed = place.parent / f"{_SCRATCH}{os.getpid()}-{os.urandom(6).hex()}"
     with suppress(FileNotFoundError):
         place.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(doomed)

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from shoal.engine.storage import diff
 from shoal.engine.storage.driver import Change, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, remove_folder
 from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, unmount
+from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import unpack
 
 MAX_OPTIONS_BYTES = 4000  # mount(2) takes one page
@@ -95,7 +95,7 @@ class Overlay2(FolderDriver):
         if not home.is_dir():
             return
         unmount(home / "merged")
-        shutil.rmtree(home)
+        remove_tree(home)
 
     def changes(self, container_id: str) -> list[Change]:
         layers = [self._layer(chain_id) / "diff" for chain_id in reversed(self.lower(container_id) or [])]

@@ -21,35 +21,20 @@ from typing import IO, cast
 from shoal.api.errors import InvalidArgument
 from shoal.engine.storage.driver import Readable
 from shoal.engine.storage.mount import open_in_root
+from shoal.engine.storage.tar import BoundedTarInfo, faults_named, forget_members, open_stream, sparse_parts
+from shoal.engine.storage.trees import remove_tree
+
+__all__ = ["OPAQUE_XATTR", "BoundedTarInfo", "apply", "components", "unpack"]
 
 WHITEOUT = ".wh."
 WHITEOUT_META = ".wh..wh."
 OPAQUE = ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 
-MAX_HEADER_BYTES = 1 << 20
-"""A pax or GNU long-name header larger than this is refused: tarfile reads it whole into memory."""
-
 MAX_PATH_LENGTH = 4096
 _COPY_BYTES = 1 << 20
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
-
-
-class BoundedTarInfo(tarfile.TarInfo):
-    """Members whose extended headers have a bounded size."""
-
-    def _proc_member(self, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
-        extended = (
-            tarfile.XHDTYPE,
-            tarfile.XGLTYPE,
-            tarfile.SOLARIS_XHDTYPE,
-            tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-        )
-        if self.type in extended and not 0 <= self.size <= MAX_HEADER_BYTES:
-            raise InvalidArgument(f"archive has an extended header of {self.size} bytes")
-        return super()._proc_member(tarfile_)  # type: ignore[misc, no-any-return]
 
 
 def unpack(stream: Readable, root: Path) -> int:
@@ -69,13 +54,8 @@ def apply(stream: Readable, root: Path) -> int:
 def _run(kind: type[_Unpacker], stream: Readable, root: Path) -> int:
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # its stubs ask for more than a stream's `read`, which is all that mode "r|" uses
-        with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=BoundedTarInfo) as archive:
+        with faults_named(), open_stream(stream) as archive:
             return kind(archive, root_fd).run()
-    except tarfile.TarError as error:
-        raise InvalidArgument(f"invalid tar archive: {error}") from error
-    except (UnicodeError, ValueError, OverflowError) as error:
-        raise InvalidArgument(f"invalid tar archive: {error}") from error
     finally:
         os.close(root_fd)
 
@@ -115,7 +95,7 @@ class _Unpacker:
     def _members(self) -> Iterator[tarfile.TarInfo]:
         while (member := self._archive.next()) is not None:
             yield member
-            self._archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+            forget_members(self._archive)
 
     def _one(self, member: tarfile.TarInfo) -> None:
         parts = components(member.name)
@@ -179,16 +159,22 @@ class _Unpacker:
             self._touch(parent, name, member.mtime)
 
     def _file(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        source = self._archive.extractfile(member)
-        assert source is not None
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
         with os.fdopen(descriptor, "wb", buffering=0) as target:
-            written = 0
-            while chunk := source.read(_COPY_BYTES):
-                written += target.write(chunk) or 0
-        if written != member.size:
-            raise InvalidArgument(f"archive member {member.name!r} is truncated")
-        self._bytes += written
+            if member.issparse():
+                self._parts(member, target)
+            elif source := self._archive.extractfile(member):
+                _copy(source, target, member.size, member.name)
+        self._bytes += member.size
+
+    def _parts(self, member: tarfile.TarInfo, target: IO[bytes]) -> None:
+        """A sparse file stays one: a hole takes no room, whatever its length. The parts lie one after the other."""
+        source = cast("IO[bytes]", self._archive.fileobj)
+        source.seek(member.offset_data)
+        for offset, size in sparse_parts(member):
+            target.seek(offset)
+            _copy(source, target, size, member.name)
+        target.truncate(member.size)
 
     def _hard_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         target = components(member.linkname)
@@ -203,16 +189,20 @@ class _Unpacker:
             os.close(source)
 
     def _xattrs(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        """Set what a layer may set: never trusted.overlay.*, which would redirect the mount."""
+        """Set what a layer may set: never trusted.overlay.*, which would redirect the mount.
+
+        What it is set on is not opened: it may be a device of this host.
+        """
         for key, value in member.pax_headers.items():
             attribute = key.removeprefix(_XATTR_PREFIX)
             if key == attribute or not attribute.startswith(_XATTRS_KEPT):
                 continue
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
             try:
-                os.setxattr(descriptor, attribute, value.encode("utf-8", "surrogateescape"))
-            finally:
-                os.close(descriptor)
+                os.setxattr(f"/proc/self/fd/{parent}/{name}", attribute, value.encode("utf-8", "surrogateescape"),
+                            follow_symlinks=False)
+            except OSError as error:  # of the user's: only files and folders have them, and not everywhere
+                if error.errno not in (errno.EPERM, errno.ENOTSUP):
+                    raise
 
     def _clear(self, parent: int, name: str, *, keep_directory: bool) -> None:
         """Remove what an earlier member of this layer put at `name`."""
@@ -223,9 +213,7 @@ class _Unpacker:
         if not stat.S_ISDIR(found.st_mode):
             os.unlink(name, dir_fd=parent)
         elif not keep_directory:
-            import shutil
-
-            shutil.rmtree(name, dir_fd=parent)
+            remove_tree(Path(f"/proc/self/fd/{parent}") / name)
 
     def _touch(self, parent: int, name: str, mtime: float) -> None:
         os.utime(name, (mtime, mtime), dir_fd=parent, follow_symlinks=False)
@@ -247,22 +235,34 @@ class _Unpacker:
 
     def _open_directory(self, path: str, flags: int) -> int:
         """Open a directory of the layer, made (as root's, 0755) where the archive did not list it."""
-        raw, flags = os.fsencode(path), flags | os.O_DIRECTORY
+        flags |= os.O_DIRECTORY
         try:
             with suppress(FileNotFoundError):
-                return open_in_root(self._root_fd, raw, flags)
-            above, _, name = path.rpartition("/")
-            parent = self._open_directory(above or ".", os.O_PATH)
-            try:
-                with suppress(FileExistsError):
-                    os.mkdir(name, 0o755, dir_fd=parent)
-            finally:
-                os.close(parent)
-            return open_in_root(self._root_fd, raw, flags)
+                return open_in_root(self._root_fd, os.fsencode(path), flags)
+            parts = path.split("/")
+            for depth in range(1, len(parts) + 1):
+                self._make_directory("/".join(parts[:depth - 1]) or ".", parts[depth - 1])
+            return open_in_root(self._root_fd, os.fsencode(path), flags)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
             raise InvalidArgument(f"archive has members below {path!r}, which is no directory") from error
+
+    def _make_directory(self, above: str, name: str) -> None:
+        parent = open_in_root(self._root_fd, os.fsencode(above), os.O_PATH | os.O_DIRECTORY)
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+
+def _copy(source: IO[bytes], target: IO[bytes], size: int, name: str) -> None:
+    while size > 0 and (chunk := source.read(min(size, _COPY_BYTES))):
+        target.write(chunk)
+        size -= len(chunk)
+    if size:
+        raise InvalidArgument(f"archive member {name!r} is truncated")
 
 
 class _Applier(_Unpacker):

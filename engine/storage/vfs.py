@@ -10,7 +10,6 @@ A layer, a tree and a copy appear under their names by one rename, after their c
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import IO
 from shoal.engine.storage import compare
 from shoal.engine.storage.driver import Change, ChangeKind, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, place_folder, remove_folder
+from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import apply
 
 _COPY_BYTES = 1 << 20
@@ -48,7 +48,7 @@ class Vfs(FolderDriver):
                 size = apply(copying, trial)
                 while copying.read(_COPY_BYTES):  # what follows the end of the archive belongs to the digest
                     pass
-            shutil.rmtree(trial)
+            remove_tree(trial)
             return size
 
         return self._place_layer(chain_id, fill)
@@ -81,7 +81,7 @@ class Vfs(FolderDriver):
         if root.is_dir():
             return root
         fresh = self._home(container_id, chain_ids) / "root.new"
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_tree(fresh)
         fresh.mkdir(mode=0o755)
         if chain_ids:
             self._copy(self._made_tree(chain_ids), fresh)
@@ -93,7 +93,7 @@ class Vfs(FolderDriver):
         done = subprocess.run(["cp", "-a", "--reflink=auto", f"{tree}/.", str(target)], capture_output=True, text=True,
                               check=False)
         if done.returncode:
-            shutil.rmtree(target, ignore_errors=True)
+            remove_tree(target)
             raise OSError(f"cannot copy {tree}: {done.stderr.strip()[-500:]}")
 
     def unmount(self, container_id: str) -> None:
@@ -101,7 +101,7 @@ class Vfs(FolderDriver):
 
     def remove(self, container_id: str) -> None:
         with suppress(FileNotFoundError):
-            shutil.rmtree(self._containers / container_id)
+            remove_tree(self._containers / container_id)
 
     def changes(self, container_id: str) -> list[Change]:
         root, chain = self.written(container_id), self.lower(container_id)

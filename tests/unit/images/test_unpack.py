@@ -1,15 +1,19 @@
-"""A layer cannot reach outside of its directory, whatever it says."""
+"""A layer cannot reach outside of its directory, nor hang or fill the reader, whatever it says."""
 
 import io
 import os
 import stat
 import tarfile
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from shoal.api.errors import InvalidArgument
-from shoal.engine.storage.unpack import MAX_HEADER_BYTES, unpack
+from shoal.engine.storage.tar import MAX_GLOBAL_HEADERS, MAX_HEADER_BYTES
+from shoal.engine.storage.trees import remove_tree
+from shoal.engine.storage.unpack import apply, unpack
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked by root")
 
@@ -179,3 +183,188 @@ def test_the_later_member_wins(root: Path) -> None:
     )
     assert (root / "a").read_text() == "file now"
     assert (root / "c").is_dir()
+
+
+# --- headers that lie ---
+
+
+def pax(kind: bytes = tarfile.XHDTYPE, *records: bytes) -> bytes:
+    """An extended header, record by record."""
+    content = b"".join(records)
+    info = member("pax", kind)
+    info.size = len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def record(key: str, value: str | bytes) -> bytes:
+    raw = b" " + key.encode() + b"=" + (value if isinstance(value, bytes) else value.encode()) + b"\n"
+    length = len(raw) + len(str(len(raw)))
+    length = len(raw) + len(str(length))
+    return str(length).encode() + raw
+
+
+def described(key: str, value: str | bytes, content: bytes = b"x") -> bytes:
+    """A file with one extended header."""
+    info = member("file")
+    info.size = len(content)
+    body = content + bytes(-len(content) % 512)
+    return pax(tarfile.XHDTYPE, record(key, value)) + info.tobuf(tarfile.USTAR_FORMAT) + body + bytes(1024)
+
+
+def with_size(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header of a file so large, or of minus that."""
+    info = member("file", kind)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT) + bytes(2048)
+
+
+def old_sparse(parts: list[tuple[int, int]], size: int, *, extended: bool = False) -> bytes:
+    header = bytearray(member("file", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    for number, (offset, length) in enumerate(parts):
+        header[386 + 24 * number : 410 + 24 * number] = b"%011o\0%011o\0" % (offset, length)
+    header[482] = extended
+    header[483:495] = b"%011o\0" % size
+    header[124:136] = b"%011o\0" % sum(length for _, length in parts)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+HOSTILE = {
+    "a negative size": with_size(-512),
+    "a size beyond all disks": with_size(1 << 60),
+    "a negative size of a folder": with_size(-1024, tarfile.DIRTYPE),
+    "a negative size in a pax header": described("size", "-512"),
+    "a huge size in a pax header": described("size", "9" * 30),
+    "a size that the archive does not have": described("size", "100000"),
+    "a pax path that climbs": described("path", "../escaped"),
+    "a pax path with a NUL": described("path", b"a\0b"),
+    "a pax path with a long part": described("path", "n" * 300),
+    "a pax path that is long": described("path", "a/" * 3000 + "b"),
+    "an endless time": described("mtime", "inf"),
+    "a time that is none": described("mtime", "nan"),
+    "an owner beyond all": described("uid", "9" * 12),
+    "digits without an end": pax(tarfile.XHDTYPE, b"1" * 100_000) + bytes(1024),
+    "headers in headers": pax(tarfile.XHDTYPE, record("a", "b")) * 3000,
+    "a header that ends": pax(tarfile.XHDTYPE, record("a", "b" * 5000))[:1024],
+    "many global headers": b"".join(
+        pax(tarfile.XGLTYPE, *(record(f"k{one}.{number}", "v") for one in range(100))) for number in range(
+            MAX_GLOBAL_HEADERS // 100 + 1)),
+    "an invalid capability": described("SCHILY.xattr.security.capability", "no capability"),
+    "an attribute too large": described("SCHILY.xattr.user.large", "v" * 100_000),
+    "a sparse map without an end": old_sparse([(0, 1)], 1, extended=True) + (bytes(504) + b"\1" + bytes(7)) * 3000,
+    "a sparse map that ends": old_sparse([(0, 1)], 1, extended=True),
+    "sparse parts that overlap": old_sparse([(1024, 1024), (512, 1024)], 4096) + bytes(4096),
+    "sparse parts beyond the end": old_sparse([(1024, 1024)], 512) + bytes(4096),
+    "a sparse part that is not there": old_sparse([(1024, 1 << 30)], 2 << 30) + bytes(4096),
+    "a damaged header in the middle": layer((member("a"), b"1")).getvalue()[:1024] + b"garbage" * 100 + bytes(1024),
+    "a header cut off in the middle": layer((member("a"), b"1")).getvalue()[:1024] + b"x" * 100,
+    "members below a link that leads round": layer(symlink("a", "b"), symlink("b", "a"), member("a/c")).getvalue(),
+    "a link with an empty target": layer(symlink("a", "")).getvalue(),
+    "a link with a target that is long": layer(symlink("a", "t" * 5000)).getvalue(),
+    "a hard link to a folder": layer(directory("a"), member("b", tarfile.LNKTYPE, "a")).getvalue(),
+    "a hard link to nothing": layer(member("b", tarfile.LNKTYPE, "a")).getvalue(),
+    "a hard link to the root": layer(member("b", tarfile.LNKTYPE, "/")).getvalue(),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("reader", [unpack, apply])
+def test_what_lies_is_refused(root: Path, content: bytes, reader: Callable[[io.BytesIO, Path], int]) -> None:
+    with pytest.raises(InvalidArgument) as refusal:
+        reader(io.BytesIO(content), root)
+    str(refusal.value).encode()  # it can be told
+    assert outside(root) == {"layer"}
+
+
+def test_a_sparse_file_takes_no_room(root: Path) -> None:
+    content = old_sparse([(1 << 30, 1024)], 4 << 30) + b"d" * 1024 + bytes(1024)
+    assert unpack(io.BytesIO(content), root) == 4 << 30
+    found = (root / "file").stat()
+    assert (found.st_size, found.st_blocks * 512 < 1 << 20) == (4 << 30, True)
+    with (root / "file").open("rb") as file:
+        file.seek((1 << 30) - 1)
+        assert file.read(3) == b"\0dd"
+        file.seek((1 << 30) + 1023)
+        assert file.read(2) == b"d\0"
+
+
+# --- files of all kinds ---
+
+
+def test_names_that_are_no_utf8(root: Path) -> None:
+    raw = b"caf\xe9/" + b"n" * 200 + b"\xff"
+    unpack(layer((member(os.fsdecode(raw)), b"x")), root)
+    assert (Path(os.fsdecode(os.fsencode(root) + b"/" + raw))).read_text() == "x"
+
+
+def test_an_attribute_is_set_without_opening_what_has_it(root: Path) -> None:
+    """A device may do something when it is opened: here one that is not there cannot be."""
+    headers = {"SCHILY.xattr.user.kept": "yes"}
+    unpack(layer(member("device", tarfile.CHRTYPE, devmajor=240, devminor=77, pax_headers=headers),
+                 member("fifo", tarfile.FIFOTYPE, pax_headers=headers),
+                 member("folder", tarfile.DIRTYPE, mode=0o755, pax_headers=headers)), root)
+    assert (root / "device").stat().st_rdev == os.makedev(240, 77)
+    assert os.getxattr(root / "folder", "user.kept") == b"yes"
+
+
+def test_capabilities_stay(root: Path) -> None:
+    value = b"\x01\0\0\x02\0\x04\0\0" + bytes(12)  # cap_net_bind_service, effective
+    unpack(io.BytesIO(described("SCHILY.xattr.security.capability", value)), root)
+    assert os.getxattr(root / "file", "security.capability") == value
+
+
+def test_a_whiteout_of_what_the_layer_brings(root: Path) -> None:
+    """The last word counts, as everywhere."""
+    unpack(layer((member("a/file"), b"1"), member("a/.wh.file"), member(".wh.b"), (member("b"), b"2")), root)
+    assert stat.S_ISCHR((root / "a/file").lstat().st_mode)
+    assert (root / "b").read_text() == "2"
+
+
+def test_a_whiteout_of_a_parent(root: Path) -> None:
+    unpack(layer(directory("a"), (member("a/b/c"), b"1"), member(".wh.a"), (member("d"), b"2")), root)
+    assert stat.S_ISCHR((root / "a").lstat().st_mode)
+    with pytest.raises(InvalidArgument):
+        unpack(layer(member(".wh.e"), (member("e/f"), b"1")), root)
+
+
+def test_what_follows_the_end_is_not_read(root: Path) -> None:
+    unpack(io.BytesIO(layer((member("a"), b"1")).getvalue() + b"garbage" * 5000), root)
+    assert (root / "a").read_text() == "1"
+
+
+def test_folders_in_folders_without_an_end(root: Path) -> None:
+    """Through links members go on where others stopped, deeper than a path can say; and all can be removed again."""
+    deep = "/".join("d" * 1500)
+    links = [symlink(f"far{number}", f"/{f'far{number - 1}/' if number else ''}{deep}") for number in range(3)]
+    unpack(layer((member(f"{deep}/file"), b"x"),
+                 *(one for link in links for one in (link, (member(f"{link.name}/{deep}/file"), b"x")))), root)
+    assert len(os.listdir(root)) == 4  # noqa: PTH208
+    remove_tree(root)
+    assert not root.exists()
+
+
+def test_very_many_files(root: Path) -> None:
+    count = int(os.environ.get("UNPACK_FILES", "5000"))
+    tracemalloc.start()
+    try:
+        unpack(Endless(count), root)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(1 for _ in os.scandir(root)) == count
+    assert most < 5 << 20
+
+
+class Endless:
+    """An archive of so many files, made while it is read."""
+
+    def __init__(self, count: int) -> None:
+        self._members = (member(f"file{number}").tobuf(tarfile.USTAR_FORMAT) for number in range(count))
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._rest) < size and (more := next(self._members, b"")):
+            self._rest += more
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
