@@ -132,6 +132,28 @@ def test_skopeo_takes_images_out_and_brings_them_back(registry: Machine) -> None
     registry.docker("rmi", name)
 
 
+def test_what_is_saved_and_loaded_again_is_what_was_pulled(registry: Machine) -> None:
+    """docker save | docker load keeps every digest. skopeo unpacks layers on that way: the image's own stays."""
+    docker, name = registry.docker, f"{ADDRESS}/kept/box:v1"
+    docker("build", "--tag", name, "-", stdin="FROM busybox\nRUN echo kept > /made\n")
+    docker("push", name)
+    image_id, (pushed,) = (registry.inspect(name)[key] for key in ("Id", "RepoDigests"))
+    docker("rmi", name)
+    docker("pull", name)
+    environment = {**registry.environment(), "NAME": name}
+    pipes = {"docker": 'docker save "$NAME" > saved.tar && docker rmi "$NAME" && docker load < saved.tar',
+             "skopeo": 'skopeo --insecure-policy copy --src-daemon-host "$DOCKER_HOST" docker-daemon:"$NAME" '
+                       'docker-archive:skopeo.tar:"$NAME" && docker rmi "$NAME" && skopeo --insecure-policy copy '
+                       '--dest-daemon-host "$DOCKER_HOST" docker-archive:skopeo.tar docker-daemon:"$NAME"'}
+    for client, pipe in pipes.items():
+        done = registry.inside("sh", "-c", f"cd {registry.root} && {pipe}", env=environment)
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        assert registry.inspect(name)["Id"] == image_id
+        if client == "docker":
+            assert f"digest: {pushed.partition('@')[2]}" in docker("push", name)
+    docker("rmi", name)
+
+
 def test_a_service_is_pinned_to_a_digest_and_its_task_pulls_that(registry: Machine) -> None:
     docker, name = registry.docker, f"{ADDRESS}/of/service:v1"
     docker("tag", "busybox", name)
