@@ -61,6 +61,27 @@ class NetworkService(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     backends: tuple[str, ...] = ()  # addresses of healthy endpoints, sorted
 
 
+# --- images that hosts give each other ---
+
+
+class HeldImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image that a host can give to others, whole."""
+
+    manifest: str  # digest
+    index: str = ""  # digest of an index that names the manifest, which the host has too
+    names: tuple[str, ...] = ()  # complete, with their tags
+    tagged: float = 0.0  # when it got the last of them, seconds since the epoch
+    private: bool = False  # a registry wanted credentials for it
+
+
+class FoundImage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where an image is."""
+
+    digest: str  # of the manifest or index to begin with
+    peers: tuple[str, ...]  # host:7946 of some that have it, in no order
+    private: bool = False
+
+
 # --- manager → agent ---
 
 
@@ -99,6 +120,7 @@ class SessionInfo(Message, frozen=True, kw_only=True, omit_defaults=True, tag="s
     cluster_id: str = ""
     root_ca_pem: str = ""
     data_path_port: int = 4789
+    shares_images: bool = False  # the manager knows `HeldImages`, `FindImage` and `MayTake`
 
 
 class Redirect(Message, frozen=True, kw_only=True, omit_defaults=True, tag="redirect"):
@@ -121,6 +143,7 @@ class Reply(Message, frozen=True, kw_only=True, omit_defaults=True, tag="reply")
     error: str = ""
     attachment: Task | None = None
     network: NetworkInfo | None = None
+    image: FoundImage | None = None
 
 
 # --- agent → manager ---
@@ -185,8 +208,34 @@ class FindNetwork(Message, frozen=True, kw_only=True, omit_defaults=True, tag="f
     network: str
 
 
+class HeldImages(Message, frozen=True, kw_only=True, omit_defaults=True, tag="images"):
+    """What this host can give to others. `complete`: all of it; else a difference. `gone`: by their manifests."""
+
+    complete: bool = False
+    held: tuple[HeldImage, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class FindImage(Message, frozen=True, kw_only=True, omit_defaults=True, tag="find-image"):
+    """Which other hosts have the image, named as in a task? Private ones are found for a task of this node alone."""
+
+    id: int
+    image: str
+
+
+class MayTake(Message, frozen=True, kw_only=True, omit_defaults=True, tag="may-take"):
+    """May that node have a private image of this one? Only where it has a task that uses it."""
+
+    id: int
+    node_id: str
+    manifest: str  # digest
+
+
 ToAgent = Assignments | SessionInfo | Redirect | Release | Reply | StatusAck
-ToManager = Hello | Heartbeat | StatusUpdates | Applied | DescriptionUpdate | Attach | Detach | FindNetwork
+Request = Attach | Detach | FindNetwork | FindImage | MayTake
+"""What is answered by a `Reply`."""
+
+ToManager = Hello | Heartbeat | StatusUpdates | Applied | DescriptionUpdate | HeldImages | Request
 
 to_agent = msgspec.msgpack.Decoder(ToAgent)
 to_manager = msgspec.msgpack.Decoder(ToManager)

@@ -104,9 +104,9 @@ class Daemon:
         settings = self.settings
         attaching, self.swarm = join_parts(
             data_root=self.data_root, run_root=self.run_root, networks=self.networks,
-            engine=lambda: EngineContainers(self.engine, self.puller), labels=settings.engine_labels,
+            engine=self._swarm_containers, labels=settings.engine_labels,
             volume_drivers=lambda: self.engine.volumes.drivers.names(), hooks=self.hooks,
-            publish=self._publish_of_swarm)
+            publish=self._publish_of_swarm, puller=self.puller)
         self.attaching = attaching
         self._closing.push_async_callback(attaching.close)
         announced = Announced(attaching, lambda *event: self.engine.events.publish(*event), self._driver_of)
@@ -120,6 +120,10 @@ class Daemon:
         await self.engine.open()
         self._closing.push_async_callback(self._stop_engine)
         await self.networks.reconcile(container.id for container in self.engine.all())
+
+    def _swarm_containers(self) -> EngineContainers:
+        assert self.swarm.peers is not None
+        return EngineContainers(self.engine, self.swarm.peers.bring)
 
     def _publish_of_swarm(self, event: SwarmEvent) -> None:
         self.engine.events.publish(event.type, event.action, event.id, event.attributes, scope="swarm")

@@ -10,25 +10,30 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
-from shoal.api.errors import NotFound, ShoalError, Unavailable
+from shoal.api.errors import NotFound, PermissionDenied, ShoalError, Unavailable
 from shoal.api.membership import VXLAN_PORT
 from shoal.api.messages import (
     Applied,
     Assignments,
     Attach,
     Detach,
+    FindImage,
     FindNetwork,
+    FoundImage,
+    HeldImages,
     Hello,
+    MayTake,
     NetworkEndpoint,
     NetworkInfo,
     NetworkService,
     Release,
     Reply,
+    Request,
     SessionInfo,
     StatusAck,
     ToAgent,
@@ -73,7 +78,9 @@ class Agent:
     def __init__(
         self, credentials: Credentials, executor: Executor, networks: ClusterNetworking,
         describe: Callable[[], NodeDescription],
+        tell_images: Callable[[Callable[[HeldImages], Awaitable[None]]], Awaitable[None]] | None = None,
     ) -> None:
+        """`tell_images` is given what sends, in each session anew, and says what images are here until cancelled."""
         identity = credentials.identity
         assert identity is not None, "credentials are loaded first"
         self.node_id = identity.node_id
@@ -82,6 +89,7 @@ class Agent:
         self._credentials = credentials
         self._networks = networks
         self._describe = describe
+        self._tell_images = tell_images
         self._reporter = Reporter()
         self._fresh_status = asyncio.Event()
         self._tasks = Tasks(executor, self._report)
@@ -195,7 +203,32 @@ class Agent:
             return None
         return reply.network
 
-    async def _ask(self, number: int, message: Attach | Detach | FindNetwork) -> Reply:
+    async def find_image(self, image: str) -> FoundImage | None:
+        """Which other hosts have it; None where none has it, or no manager can be asked."""
+        if not self._shares_images:
+            return None
+        number = next(self._numbers)
+        try:
+            return (await self._ask(number, FindImage(id=number, image=image))).image
+        except NotFound:
+            return None
+
+    async def may_take(self, node_id: str, manifest: str) -> bool:
+        """Whether a node may have a private image of this one. Not, where no manager can be asked."""
+        if not self._shares_images:
+            return False
+        number = next(self._numbers)
+        try:
+            await self._ask(number, MayTake(id=number, node_id=node_id, manifest=manifest))
+        except (PermissionDenied, Unavailable):
+            return False
+        return True
+
+    @property
+    def _shares_images(self) -> bool:
+        return self._session is not None and self._session.info.shares_images
+
+    async def _ask(self, number: int, message: Request) -> Reply:
         """Ask, and ask again after a reconnect. Raises ShoalError."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
@@ -252,6 +285,8 @@ class Agent:
             group.create_task(self._send_statuses(session))
             group.create_task(self._apply_all(session, inbox))
             group.create_task(self._receive(session, inbox))
+            if self._tell_images is not None and session.info.shares_images:
+                group.create_task(_sent(self._tell_images(session.send)))
 
     def _lost(self, why: str) -> None:
         self._session = None
@@ -360,6 +395,10 @@ class Agent:
                     await asyncio.sleep(wait_s)
                 if (updates := self._reporter.flush(loop.time())) is not None:
                     await session.send(updates)
+
+
+async def _sent(telling: Awaitable[None]) -> None:
+    await telling
 
 
 def has_network_part(message: Assignments) -> bool:

@@ -131,15 +131,23 @@ def certificate_facts(certificate_pem: str) -> CertificateFacts:
         not_before=certificate.not_valid_before_utc.timestamp(), not_after=certificate.not_valid_after_utc.timestamp())
 
 
-def peer_role(connection: Any, cluster_id: str) -> Role | None:
-    """The role of a verified peer of this cluster; None for anybody else. The worker side's one place for roles."""
+class Peer(msgspec.Struct, frozen=True):
+    """Who is on the other side of a connection, as the certificate says."""
+
+    node_id: str
+    role: Role
+
+
+def peer_of(connection: Any, cluster_id: str) -> Peer | None:
+    """A verified peer of this cluster; None for anybody else. The worker side's one place for roles."""
     certificate = connection.getpeercert() if connection is not None else None
     if not certificate:
         return None
     fields = {pair[0]: pair[1] for rdn in certificate.get("subject", ()) for pair in rdn}
     if fields.get("organizationName") != cluster_id:
         return None
-    return _ROLE_OF_OU.get(fields.get("organizationalUnitName", ""))
+    role = _ROLE_OF_OU.get(fields.get("organizationalUnitName", ""))
+    return Peer(fields.get("commonName", ""), role) if role is not None else None
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Port 7946 of a host: what managers read from it. Mutual TLS; only managers of this swarm are answered."""
+"""Port 7946 of a host: logs of tasks for managers, blobs of images for every host. Mutual TLS, this swarm alone."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from aiohttp import web
 from shoal.api.errors import InvalidArgument, PermissionDenied, ShoalError
 from shoal.api.membership import HOST_PORT
 from shoal.api.states import Role
-from shoal.worker.credentials import Credentials, peer_role
+from shoal.worker.credentials import Credentials, Peer, peer_of
 from shoal.worker.executor import Executor, LogQuery
+from shoal.worker.peers.sharing import Sharing
 
 log = logging.getLogger(__name__)
+
+_PEER = web.RequestKey("peer", Peer)
 
 
 class HostServer:
     """Serves from `start` to `stop`."""
 
-    def __init__(self, credentials: Credentials, executor: Executor) -> None:
+    def __init__(self, credentials: Credentials, executor: Executor, sharing: Sharing | None = None) -> None:
+        """`sharing`: what gives images to others; without it there are none."""
         self._credentials = credentials
         self._executor = executor
+        self._sharing = sharing
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str, port: int = HOST_PORT) -> None:
         """Raises OSError where the port is taken."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/tasks/{id}/logs", self.logs)
+        if self._sharing is not None:
+            app.router.add_get("/blobs/{digest}", self.blob, allow_head=False)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, address, port, ssl_context=self._credentials.server,
@@ -44,8 +51,15 @@ class HostServer:
             await self._runner.cleanup()
             self._runner = None
 
+    async def blob(self, request: web.Request) -> web.StreamResponse:
+        """A blob of an image."""
+        assert self._sharing is not None
+        return await self._sharing.blob(request, request[_PEER].node_id)
+
     async def logs(self, request: web.Request) -> web.StreamResponse:
-        """A task's log as multiplexed frames."""
+        """A task's log as multiplexed frames, for managers."""
+        if request[_PEER].role is not Role.MANAGER:
+            raise PermissionDenied("only managers of this swarm read logs here")
         parts = self._executor.logs(request.match_info["id"], log_query(request.query))
         first = await anext(parts, None)  # an error comes before the headers
         response = web.StreamResponse(headers={"Content-Type": "application/vnd.docker.multiplexed-stream"})
@@ -63,8 +77,10 @@ class HostServer:
         try:
             identity, transport = self._credentials.identity, request.transport
             connection = transport.get_extra_info("ssl_object") if transport is not None else None
-            if identity is None or peer_role(connection, identity.cluster_id) is not Role.MANAGER:
-                raise PermissionDenied("only managers of this swarm are answered here")
+            peer = peer_of(connection, identity.cluster_id) if identity is not None else None
+            if peer is None:
+                raise PermissionDenied("only nodes of this swarm are answered here")
+            request[_PEER] = peer
             answer: web.StreamResponse = await handler(request)
             return answer
         except ShoalError as error:

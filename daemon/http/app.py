@@ -83,7 +83,7 @@ def build_app(
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images, puller or Puller(images), pusher or Pusher(images)).add_to(app)
     BuildRoutes(builder, images.blobs.scratch).add_to(app)
-    RegistryRoutes(registries).add_to(app)
+    RegistryRoutes(registries, hooks).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)
     NetworkRoutes(networks, engine, hooks).add_to(app)
     EventRoutes(engine.events).add_to(app)

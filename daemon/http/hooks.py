@@ -12,6 +12,9 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from shoal.api.reference import Reference
+from shoal.engine.images.distribution.lookup import Described
+
 NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node '
     "to swarm and try again."
@@ -50,6 +53,16 @@ class ClusterNetworks(Protocol):
         """Raises NotFound, and Conflict while tasks use it."""
 
 
+class ClusterImages(Protocol):
+    """The images of the swarm's hosts. Nothing, for a host that is in no swarm."""
+
+    async def made_here(self, wanted: Reference) -> Described | None:
+        """An image of this host that came from no registry of that name."""
+
+    async def found(self, wanted: Reference) -> Described | None:
+        """An image of this host, or of another one."""
+
+
 async def _not_in_a_swarm() -> dict[str, Any]:
     return INACTIVE_SWARM
 
@@ -59,6 +72,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.networks: ClusterNetworks | None = None
+        self.images: ClusterImages | None = None
         self.swarm_info: Callable[[], Awaitable[dict[str, Any]]] = _not_in_a_swarm
         self.ping_swarm: Callable[[], str] = lambda: "inactive"
         """The `Swarm` header: inactive, pending, error, locked, active/manager, active/worker."""

@@ -9,12 +9,13 @@ from aiohttp import web
 from msgspec import field
 
 from shoal.api import reference
-from shoal.api.errors import InvalidArgument
+from shoal.api.errors import InvalidArgument, ShoalError
+from shoal.daemon.http.hooks import Hooks
 from shoal.daemon.http.wire import Wire, body, filters, number, reply, truth
 from shoal.engine.images.distribution.challenges import Credentials, parse_credentials
 from shoal.engine.images.distribution.endpoints import RegistryRules
 from shoal.engine.images.distribution.login import log_in
-from shoal.engine.images.distribution.lookup import Found, describe, search
+from shoal.engine.images.distribution.lookup import Described, Found, describe, search
 
 SEARCH_FILTERS = frozenset({"is-automated", "is-official", "stars"})
 DEFAULT_RESULTS = 25
@@ -28,8 +29,9 @@ class Auth(Wire, frozen=True):
 
 
 class RegistryRoutes:
-    def __init__(self, rules: RegistryRules) -> None:
+    def __init__(self, rules: RegistryRules, hooks: Hooks) -> None:
         self._rules = rules
+        self._hooks = hooks
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/auth", self.auth)
@@ -45,12 +47,25 @@ class RegistryRoutes:
     async def describe(self, request: web.Request) -> web.Response:
         """What `docker service create` asks before it pins an image."""
         wanted = reference.parse(request.match_info["name"])
-        found = await describe(wanted, self._rules, parse_credentials(request.headers.get("X-Registry-Auth", "")))
+        found = await self._described(wanted, parse_credentials(request.headers.get("X-Registry-Auth", "")))
         return reply({
             "Descriptor": {"mediaType": found.descriptor.media_type, "digest": found.descriptor.digest,
                            "size": found.descriptor.size},
             "Platforms": [{key: value for key, value in msgspec.to_builtins(one).items() if value}
                           for one in found.platforms]})
+
+    async def _described(self, wanted: reference.Reference, credentials: Credentials) -> Described:
+        """In a swarm, an image that was made here is what its name means; what its registry does not say, hosts may."""
+        images = self._hooks.images
+        if images is not None and (found := await images.made_here(wanted)) is not None:
+            return found
+        try:
+            return await describe(wanted, self._rules, credentials)
+        except ShoalError:
+            found = await images.found(wanted) if images is not None else None
+            if found is None:
+                raise
+            return found
 
     async def search(self, request: web.Request) -> web.Response:
         wanted = filters(request, SEARCH_FILTERS)

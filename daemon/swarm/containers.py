@@ -5,13 +5,12 @@ The worker knows no engine and the engine no tasks; here one's words become the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import msgspec
 
-from shoal.api.errors import NotFound, ShoalError
-from shoal.api.reference import parse
-from shoal.api.specs import Mount, PullOptions
+from shoal.api.errors import NotFound
+from shoal.api.specs import Mount
 from shoal.daemon.http.containers.mounts import mount_request
 from shoal.daemon.http.containers.stdio import frame
 from shoal.daemon.http.containers.wire import MountWire
@@ -26,8 +25,7 @@ from shoal.engine.containers.nouns import (
     Status,
 )
 from shoal.engine.containers.nouns import LogQuery as EngineLogQuery
-from shoal.engine.images.distribution.challenges import ANONYMOUS, parse_credentials
-from shoal.engine.images.distribution.puller import Puller
+from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials, parse_credentials
 from shoal.worker.containerplan import ContainerPlan
 from shoal.worker.executor import LogQuery
 from shoal.worker.taskmachine import Health, Phase, Seen
@@ -46,24 +44,17 @@ _PHASES = {
 class EngineContainers:
     """See the module."""
 
-    def __init__(self, engine: Engine, puller: Puller) -> None:
+    def __init__(self, engine: Engine, bring: Callable[[str, Credentials], Awaitable[None]]) -> None:
+        """`bring` sees to it that an image is here, and raises NotFound."""
         self._engine = engine
-        self._puller = puller
+        self._bring = bring
 
     async def create(self, wanted: ContainerPlan) -> str:
         config, host = translate(wanted)
-        await self._bring(wanted.image, wanted.pull_options)
+        options = wanted.pull_options
+        await self._bring(
+            wanted.image, parse_credentials(options.registry_auth) if options is not None else ANONYMOUS)
         return (await self._engine.create(wanted.name, config, host)).id
-
-    async def _bring(self, image: str, options: PullOptions | None) -> None:
-        """Pull the image where it is missing. Raises NotFound with the registry's reason where that fails."""
-        if self._puller.images.has(image) or image.startswith("sha256:"):
-            return
-        credentials = parse_credentials(options.registry_auth) if options is not None else ANONYMOUS
-        try:
-            await self._puller.pull(parse(image), credentials=credentials)
-        except ShoalError as error:
-            raise NotFound(f"No such image: {image}: {error.message}") from error
 
     async def start(self, container_id: str) -> None:
         await self._engine.start(container_id)

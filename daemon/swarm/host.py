@@ -22,11 +22,13 @@ from shoal.api.objects import NodeDescription
 from shoal.api.states import Role
 from shoal.daemon.swarm.events import follow
 from shoal.daemon.swarm.process import PROGRAM, ManagerProcess
+from shoal.engine.images.distribution.puller import Puller
 from shoal.worker.agent import Agent, ClusterNetworking
 from shoal.worker.credentials import Credentials
 from shoal.worker.enroll import JoinRequest, enroll
 from shoal.worker.executor import Executor
 from shoal.worker.hostserver import HostServer
+from shoal.worker.peers.bringing import Peers
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +52,12 @@ class SwarmHost:
     def __init__(
         self, *, data_root: Path, run_root: Path, networks: SwarmNetworking, executor: Callable[[str], Executor],
         describe: Callable[[], NodeDescription], publish: Callable[[SwarmEvent], None],
-        host_port: int = HOST_PORT, program: Sequence[str] = PROGRAM,
+        host_port: int = HOST_PORT, program: Sequence[str] = PROGRAM, puller: Puller | None = None,
     ) -> None:
-        """`publish` is told of each change in the swarm, while a manager runs on this host."""
+        """`publish` is told of each change in the swarm, while a manager runs on this host.
+
+        `puller`: of the images that are shared with other hosts.
+        """
         self.credentials = Credentials(data_root / "swarm")
         self.manager = ManagerProcess(data_root, run_root, program)
         self.networks = networks
@@ -64,6 +69,7 @@ class SwarmHost:
         self._describe = describe
         self._publish = publish
         self._host_port = host_port
+        self.peers = Peers(puller, self.credentials, self._serves, lambda: self.agent) if puller is not None else None
         self._server: HostServer | None = None
         self._changing = asyncio.Lock()  # init, join and leave, one at a time
         self._watchers: list[asyncio.Task[None]] = []
@@ -72,6 +78,11 @@ class SwarmHost:
     @property
     def identity(self) -> Identity | None:
         return self.credentials.identity
+
+    def _serves(self) -> str:
+        """Where other hosts reach this one's port, as host:port."""
+        address = self.identity.advertise_addr if self.identity is not None else ""
+        return f"[{address}]:{self._host_port}" if ":" in address else f"{address}:{self._host_port}"
 
     # --- life ---
 
@@ -92,6 +103,8 @@ class SwarmHost:
         await self._stop_watching()
         await self._stop_agent(leaving=False)
         await self.manager.close()
+        if self.peers is not None:
+            await self.peers.close()
 
     # --- init, join, leave ---
 
@@ -204,12 +217,14 @@ class SwarmHost:
 
     async def _start_agent(self, identity: Identity) -> None:
         executor = self._make_executor(identity.node_id)
-        self._server = HostServer(self.credentials, executor)
+        peers = self.peers
+        self._server = HostServer(self.credentials, executor, peers.sharing if peers is not None else None)
         try:
             await self._server.start(identity.listen_addr, self._host_port)
         except OSError as error:  # logs cannot be read from elsewhere; everything else works
             log.error("event=host-port-taken port=%d error=%s", self._host_port, error)
-        self.agent = Agent(self.credentials, executor, self.networks, self._describe)
+        self.agent = Agent(self.credentials, executor, self.networks, self._describe,
+                           peers.tell if peers is not None else None)
         await self.agent.start(self._agent_failed)
 
     async def _stop_agent(self, *, leaving: bool) -> None:

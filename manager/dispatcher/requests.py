@@ -1,4 +1,4 @@
-"""What an agent asks: places on attachable networks for containers of `docker run`, and networks by name.
+"""What an agent asks: places on attachable networks for containers of `docker run`, networks by name, images.
 
 An attachment is a task of its own, with the container's id in place of a container;
 the allocator gives it an address like any other.
@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import random
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from shoal.api.errors import Conflict, InvalidArgument, NoLeader, NotFound, PermissionDenied, ShoalError, Unavailable
-from shoal.api.messages import Attach, Detach, FindNetwork, NetworkInfo, Reply
+from shoal.api.membership import HOST_PORT
+from shoal.api.messages import (
+    Attach,
+    Detach,
+    FindImage,
+    FindNetwork,
+    FoundImage,
+    MayTake,
+    NetworkInfo,
+    Reply,
+    Request,
+)
 from shoal.api.objects import Network, Task
+from shoal.api.reference import parse
 from shoal.api.specs import NetworkAttachmentSpec, TaskSpec
 from shoal.api.states import TaskState
 from shoal.manager.controlapi.lookups import find_network
 from shoal.manager.controlloop import Store
-from shoal.manager.dispatcher.told import network_info
+from shoal.manager.dispatcher.holdings import Holdings, images_used, may_take
+from shoal.manager.dispatcher.told import network_info, reachable
 from shoal.manager.orchestrator.tasks import CREATED, age_order
 from shoal.manager.store.apply import Event
 from shoal.manager.store.changes import AnyChange, Create, Delete
@@ -26,6 +40,9 @@ from shoal.manager.store.state import State
 
 WAIT_S = 8.0
 """For so long a question waits for the allocator."""
+
+MOST_PEERS = 8
+"""Hosts that are named to one that looks for an image."""
 
 MAX_ALIASES = 64
 MAX_NAME = 255
@@ -36,8 +53,9 @@ _T = TypeVar("_T")
 class Requests:
     """Answers of one term. `observe` wakes those that wait for a record."""
 
-    def __init__(self, store: Store, mint_id: Callable[[], str]) -> None:
+    def __init__(self, store: Store, mint_id: Callable[[], str], holdings: Holdings) -> None:
         self._store = store
+        self._holdings = holdings
         self._mint_id = mint_id
         self._waiting: dict[str, set[asyncio.Event]] = {}  # record id → who waits for it
 
@@ -53,7 +71,7 @@ class Requests:
             for waiter in waiters:
                 waiter.set()
 
-    async def answer(self, node_id: str, request: Attach | Detach | FindNetwork) -> Reply:
+    async def answer(self, node_id: str, request: Request) -> Reply:
         """The reply to one question; a refusal is one too. Raises NoLeader where the term is over."""
         try:
             match request:
@@ -66,10 +84,28 @@ class Requests:
                 case FindNetwork():
                     network = self._network(request.network)
                     return Reply(id=request.id, network=await self._info(network.id, request.network))
+                case FindImage():
+                    return Reply(id=request.id, image=self._find_image(node_id, request.image))
+                case MayTake():
+                    if not may_take(self._holdings, self._store.view(), request.node_id, request.manifest):
+                        raise PermissionDenied(f"no task of node {request.node_id} uses image {request.manifest}")
+                    return Reply(id=request.id)
         except NoLeader:
             raise
         except ShoalError as error:
             return Reply(id=request.id, status=error.status, error=error.message)
+
+    # --- images ---
+
+    def _find_image(self, node_id: str, image: str) -> FoundImage:
+        view = self._store.view()
+        found = self._holdings.find(parse(image), node_id, private=image in images_used(view, node_id))
+        nodes = [view.nodes.get(each) for each in found.node_ids] if found is not None else []
+        there = [_host(node.status.addr) for node in nodes if node is not None and reachable(node)]
+        if found is None or not there:
+            raise NotFound(f"no other host has image {image}")
+        some = random.sample(there, min(MOST_PEERS, len(there)))
+        return FoundImage(digest=found.digest, peers=tuple(some), private=found.private)
 
     # --- attaching ---
 
@@ -183,6 +219,10 @@ def _spec(asked: Attach, info: NetworkInfo) -> TaskSpec:
                               f"of network {info.name}")
     place = NetworkAttachmentSpec(target=info.id, aliases=names, address=asked.address)
     return TaskSpec(attachment=asked.container_id, networks=(place,))
+
+
+def _host(address: str) -> str:
+    return f"[{address}]:{HOST_PORT}" if ":" in address else f"{address}:{HOST_PORT}"
 
 
 def _inside(address: str, subnet: str) -> bool:

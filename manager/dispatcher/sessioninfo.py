@@ -32,4 +32,5 @@ def session_info(
         cluster_id=cluster.id,
         root_ca_pem=cluster.root_ca.cert_pem,
         data_path_port=cluster.spec.data_path_port,
+        shares_images=True,
     )

@@ -14,17 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 from aiohttp import WSCloseCode, web
 
-from shoal.api.errors import NoLeader, Overloaded, PermissionDenied, Unavailable
+from shoal.api.errors import InvalidArgument, NoLeader, Overloaded, PermissionDenied, Unavailable
 from shoal.api.messages import (
     Applied,
     Attach,
     DescriptionUpdate,
     Detach,
+    FindImage,
     FindNetwork,
+    HeldImages,
     Hello,
+    MayTake,
     Redirect,
     Release,
     Reply,
+    Request,
     StatusAck,
     StatusUpdates,
     ToManager,
@@ -34,6 +38,7 @@ from shoal.api.states import NodeState
 from shoal.manager.ca.server import manager_peers
 from shoal.manager.controlloop import Store
 from shoal.manager.dispatcher.assignments import Assigner, Leaving
+from shoal.manager.dispatcher.holdings import Holdings
 from shoal.manager.dispatcher.liveness import Leases, Verdict, admit
 from shoal.manager.dispatcher.release import Releases
 from shoal.manager.dispatcher.requests import Requests
@@ -81,7 +86,8 @@ class Term:
         self._assigner = Assigner()
         self._releases = Releases()
         self._statuses = StatusQueue()
-        self._requests = Requests(store, mint_id)
+        self._holdings = Holdings()
+        self._requests = Requests(store, mint_id, self._holdings)
         self._leases = Leases(lease_s(store.view()))
         self._peers = manager_peers(store.view())
         self._reported = asyncio.Event()
@@ -167,6 +173,7 @@ class Term:
             return
         del self._sessions[session.node_id]
         self._newcomers.pop(session.node_id, None)
+        self._holdings.forget(session.node_id)
         self._assigner.disconnect(session.node_id)
         self._release(self._releases.gone(session.node_id))
 
@@ -196,13 +203,18 @@ class Term:
             case DescriptionUpdate(description=description):
                 if (node := self._store.view().nodes.get(session.node_id)) is not None:
                     self._note_node(node, None, description)
-            case Attach() | Detach() | FindNetwork():
+            case HeldImages():
+                try:
+                    self._holdings.hear(session.node_id, message)
+                except InvalidArgument as error:
+                    raise ProtocolError(error.message) from error
+            case Hello():
+                raise ProtocolError("a second hello")
+            case Attach() | Detach() | FindNetwork() | FindImage() | MayTake():
                 if session.busy:
                     session.say(Reply(id=message.id, status=503, error="too many requests of this node are waiting"))
                 else:
                     session.ask(self._answer(session, message))
-            case Hello():
-                raise ProtocolError("a second hello")
 
     def _hear_statuses(self, session: Session, message: StatusUpdates) -> None:
         heard = hear(self._store.view(), session.node_id, message.updates)
@@ -213,7 +225,7 @@ class Term:
             session.say(StatusAck(number=message.number))
         self._reported.set()
 
-    async def _answer(self, session: Session, request: Attach | Detach | FindNetwork) -> None:
+    async def _answer(self, session: Session, request: Request) -> None:
         try:
             session.say(await self._requests.answer(session.node_id, request))
         except NoLeader:

@@ -16,6 +16,7 @@ from shoal.engine.images.distribution.puller import MAX_CONFIG_BYTES, translated
 from shoal.engine.images.distribution.registry import FAILURES, Refused, Registry
 from shoal.engine.images.distribution.repository import Repository
 from shoal.engine.images.distribution.retry import PATIENT
+from shoal.engine.images.distribution.source import Source
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -28,23 +29,27 @@ class Described(msgspec.Struct, frozen=True):
 async def describe(wanted: Reference, rules: RegistryRules, credentials: Credentials = ANONYMOUS) -> Described:
     """Raises NotFound, Unauthorized, Unreachable."""
     async def read(registry: Registry) -> Described:
-        repository = Repository(registry, wanted.path, PATIENT)
         try:
-            manifest = await repository.manifest(wanted.digest or wanted.tag, wanted.digest)
-            platforms = await _platforms(repository, manifest)
+            return await describe_in(Repository(registry, wanted.path, PATIENT), wanted)
         except Refused as error:
             raise translated(error, wanted) from error
-        return Described(Descriptor(manifest.digest, len(manifest.raw), manifest.media_type), platforms)
 
     return await first_that_gives(
         lambda passed: Registry(wanted.domain, rules, credentials, mirrors=True, passed=passed), read)
 
 
-async def _platforms(repository: Repository, manifest: Manifest) -> tuple[Platform, ...]:
+async def describe_in(source: Source, wanted: Reference) -> Described:
+    """What a source says that it is. Raises what the source does."""
+    manifest = await source.manifest(wanted.digest or wanted.tag, wanted.digest)
+    platforms = await _platforms(source, manifest)
+    return Described(Descriptor(manifest.digest, len(manifest.raw), manifest.media_type), platforms)
+
+
+async def _platforms(source: Source, manifest: Manifest) -> tuple[Platform, ...]:
     if manifest.manifests is not None:
         return tuple(one.platform for one in manifest.manifests if one.platform is not None)
     assert manifest.config is not None
-    image = parse_config(await repository.small_blob(manifest.config, MAX_CONFIG_BYTES), manifest.config.digest)
+    image = parse_config(await source.small_blob(manifest.config, MAX_CONFIG_BYTES), manifest.config.digest)
     return (Platform(image.os, image.architecture, image.variant),)
 
 

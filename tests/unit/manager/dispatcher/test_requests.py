@@ -5,11 +5,24 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from shoal.api.messages import Assignments, Attach, Detach, FindNetwork, Reply, StatusUpdates
+from shoal.api.messages import (
+    Assignments,
+    Attach,
+    Detach,
+    FindImage,
+    FindNetwork,
+    HeldImage,
+    HeldImages,
+    MayTake,
+    Reply,
+    Request,
+    StatusUpdates,
+)
 from shoal.api.objects import TaskStatus
 from shoal.api.specs import IPAMPool, NetworkSpec
 from shoal.api.states import NodeState, TaskState
 from shoal.manager.store.changes import Create, Delete
+from shoal.worker.session import SessionLost
 from tests.unit.manager.dispatcher.records import network, task
 from tests.unit.manager.dispatcher.site import Peer, Site, until
 
@@ -37,7 +50,7 @@ def attach(number: int, target: str, container: str = BOX, **fields) -> Attach:
     return Attach(id=number, network=target, container_id=container, name="box", **fields)
 
 
-async def ask(agent: Peer, request: Attach | Detach | FindNetwork) -> Reply:
+async def ask(agent: Peer, request: Request) -> Reply:
     await agent.session.send(request)
     reply: Reply = await agent.next(Reply)
     assert reply.id == request.id
@@ -167,3 +180,36 @@ async def test_questions_are_bounded(site: Site):
             await agent.session.send(attach(number, "w1", f"{number:064}"))
         reply = await agent.next(Reply)
         assert (reply.id, reply.status) == (65, 503) and "too many" in reply.error
+
+
+async def test_images_are_found_at_other_hosts_private_ones_for_tasks_alone(site: Site):
+    for each in ("n1", "n2", "n3"):
+        site.add_node(each)
+    site.store.apply(Create(record=task("t1", "n2")))  # of image "i"
+    await site.lead()
+    manifests = [f"sha256:{letter * 64}" for letter in "ab"]
+    async with site.agent("n1") as holder, site.agent("n2") as user, site.agent("n3") as other:
+        await holder.session.send(HeldImages(complete=True, held=(
+            HeldImage(manifest=manifests[0], names=("docker.io/library/i:latest",), private=True),
+            HeldImage(manifest=manifests[1], names=("docker.io/library/free:1",)))))
+        reply = await ask(holder, FindImage(id=1, image="free:1"))  # said after what it holds
+        assert reply.status == 404 and "no other host has image free:1" in reply.error
+        found = (await ask(user, FindImage(id=1, image="i"))).image
+        assert (found.digest, found.private) == (manifests[0], True)
+        assert found.peers == (f"{site.view.nodes['n1'].status.addr}:7946",)
+        assert (await ask(other, FindImage(id=1, image="i"))).status == 404
+        assert (await ask(other, FindImage(id=2, image="free:1"))).image.digest == manifests[1]
+        assert (await ask(holder, MayTake(id=2, node_id="n2", manifest=manifests[0]))).status == 200
+        assert (await ask(holder, MayTake(id=3, node_id="n3", manifest=manifests[0]))).status == 403
+        assert (await ask(other, FindImage(id=3, image="Not a name"))).status == 400
+    async with site.agent("n3") as other:
+        assert (await ask(other, FindImage(id=1, image="free:1"))).status == 404  # its holder has gone
+
+
+async def test_a_host_that_says_what_no_host_may_say_is_dropped(site: Site):
+    site.add_node("n1")
+    await site.lead()
+    async with site.agent("n1") as agent:
+        await agent.session.send(HeldImages(held=(HeldImage(manifest="nothing"),)))
+        with pytest.raises(SessionLost):
+            await agent.next(Reply)

@@ -1,0 +1,99 @@
+"""The image of a task: what is here, else what other hosts of the swarm have, else what its registry has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from shoal.api.errors import NotFound, ShoalError
+from shoal.api.messages import FoundImage, HeldImages
+from shoal.api.reference import Reference, parse
+from shoal.engine.images.distribution.challenges import ANONYMOUS, Credentials
+from shoal.engine.images.distribution.lookup import Described, describe_in
+from shoal.engine.images.distribution.puller import Puller
+from shoal.worker.credentials import Credentials as NodeCredentials
+from shoal.worker.peers.coming import Coming
+from shoal.worker.peers.held import Teller
+from shoal.worker.peers.sharing import Sharing
+from shoal.worker.peers.taking import Hosts, Taking
+
+log = logging.getLogger(__name__)
+
+
+class Managers(Protocol):
+    """What is asked of the managers."""
+
+    async def find_image(self, image: str) -> FoundImage | None:
+        """Where the image is; None where no other host has it, or nobody can say. Raises ShoalError."""
+
+    async def may_take(self, node_id: str, manifest: str) -> bool:
+        """Whether a node may have a private image of this host."""
+
+
+class Peers:
+    """The images of this host and those of the others. `managers`: None while there is no agent."""
+
+    def __init__(self, puller: Puller, credentials: NodeCredentials, own: Callable[[], str],
+                 managers: Callable[[], Managers | None]) -> None:
+        self._puller = puller
+        self._managers = managers
+        self._coming = Coming()
+        self._hosts = Hosts(credentials, own)
+        self._teller = Teller(puller.images)
+        self.sharing = Sharing(puller.images, self._coming, self._may_take)
+
+    async def tell(self, send: Callable[[HeldImages], Awaitable[None]]) -> None:
+        """Keep the managers informed of what is here, in one session."""
+        await self._teller.tell(send)
+
+    async def close(self) -> None:
+        await self._hosts.close()
+
+    async def bring(self, image: str, credentials: Credentials = ANONYMOUS) -> None:
+        """The image is here when this returns. Raises NotFound with every reason why it cannot be had."""
+        if self._puller.images.has(image) or image.startswith("sha256:"):
+            return
+        wanted, why = parse(image), ""
+        try:
+            if await self._taken(image):
+                return
+        except ShoalError as error:
+            why = error.message
+            log.warning("event=image-not-taken image=%s why=%s", image, why)
+        try:
+            await self._puller.pull(wanted, credentials=credentials)
+        except ShoalError as error:
+            others = f"; from other hosts: {why}" if why else ""
+            raise NotFound(f"No such image: {image}: {error.message}{others}") from error
+
+    async def describe(self, wanted: Reference) -> Described | None:
+        """What other hosts say that it is; None where none has it. Raises ShoalError."""
+        async with self._elsewhere(wanted.familiar) as taking:
+            return await describe_in(taking, wanted) if taking is not None else None
+
+    async def _taken(self, image: str) -> bool:
+        """Whether other hosts had it; it is here then. Raises ShoalError."""
+        async with self._elsewhere(image) as taking:
+            if taking is None:
+                return False
+            await self._puller.pull_from(taking, parse(image))
+        log.info("event=image-taken image=%s", image)
+        return True
+
+    @asynccontextmanager
+    async def _elsewhere(self, image: str) -> AsyncIterator[Taking | None]:
+        """What takes it from other hosts; None where none has it. Raises ShoalError."""
+        managers = self._managers()
+        found = await managers.find_image(image) if managers is not None else None
+        taking = Taking(found, self._hosts, self._coming) if found is not None else None
+        try:
+            yield taking
+        finally:
+            if taking is not None:
+                taking.close()
+
+    async def _may_take(self, node_id: str, manifest: str) -> bool:
+        managers = self._managers()
+        return managers is not None and await managers.may_take(node_id, manifest)
