@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -76,41 +77,55 @@ def answers(port, process):
     return False
 
 
+@contextlib.contextmanager
+def starting() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A list of processes, which end with it."""
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        yield started
+    finally:
+        for each in started:
+            if each.poll() is None:
+                each.kill()
+            each.wait(DEADLINE_S)
+
+
+def ours(processes, root: Path, *options: str, before: tuple[str, ...] = ()) -> Server:
+    """Our registry, on `root`; `before` is a command that starts it."""
+    port = free_port()
+    process = subprocess.Popen([*before, sys.executable, "-m", "shoal.cli.main", "registry", "serve",
+                                "--root", str(root), "--listen", f"127.0.0.1:{port}", *options])
+    processes.append(process)
+    wait_for(lambda: answers(port, process), "our registry")
+    return Server(port, process)
+
+
+def dockers(processes, root: Path, config: Path) -> Server:
+    """Docker's registry, on `root`."""
+    port = free_port()
+    config.write_text("version: 0.1\nlog: {level: error}\nstorage:\n  delete: {enabled: true}\n"
+                      f"  filesystem: {{rootdirectory: {root}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n")
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    process = subprocess.Popen(["docker-registry", "serve", str(config)], env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    processes.append(process)
+    wait_for(lambda: answers(port, process), "Docker's registry")
+    return Server(port, process)
+
+
 @pytest.fixture
 def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for each in started:
-        if each.poll() is None:
-            each.kill()
-        each.wait(DEADLINE_S)
+    with starting() as started:
+        yield started
 
 
 @pytest.fixture
 def serve(processes):
-    """serve(root, *options): our registry, on `root`; `before` is a command that starts it."""
-    def start(root: Path, *options: str, before: tuple[str, ...] = ()) -> Server:
-        port = free_port()
-        process = subprocess.Popen([*before, sys.executable, "-m", "shoal.cli.main", "registry", "serve",
-                                    "--root", str(root), "--listen", f"127.0.0.1:{port}", *options])
-        processes.append(process)
-        wait_for(lambda: answers(port, process), "our registry")
-        return Server(port, process)
-    return start
+    """serve(root, *options): our registry."""
+    return functools.partial(ours, processes)
 
 
 @pytest.fixture
 def serve_docker(processes, tmp_path):
-    """serve_docker(root): Docker's registry, on `root`."""
-    def start(root: Path) -> Server:
-        port = free_port()
-        config = tmp_path / f"docker-{port}.yml"
-        config.write_text("version: 0.1\nlog: {level: error}\nstorage:\n  delete: {enabled: true}\n"
-                          f"  filesystem: {{rootdirectory: {root}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n")
-        environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], env=environment,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        processes.append(process)
-        wait_for(lambda: answers(port, process), "Docker's registry")
-        return Server(port, process)
-    return start
+    """serve_docker(root): Docker's."""
+    return lambda root: dockers(processes, root, tmp_path / f"docker-{len(processes)}.yml")
