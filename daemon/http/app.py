@@ -9,6 +9,7 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.daemon.http.build import BuildRoutes
+from shoal.daemon.http.buildkit import BuildKitRoutes
 from shoal.daemon.http.containers.archives import ArchiveRoutes
 from shoal.daemon.http.containers.commit import CommitRoutes
 from shoal.daemon.http.containers.execs import ExecRoutes
@@ -83,6 +84,7 @@ def build_app(
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images, puller or Puller(images), pusher or Pusher(images)).add_to(app)
     BuildRoutes(builder, images.blobs.scratch).add_to(app)
+    BuildKitRoutes().add_to(app)
     RegistryRoutes(registries, hooks).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)
     NetworkRoutes(networks, engine, hooks).add_to(app)

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotImplementedHere, ShoalError
 from shoal.api.query import is_on
+from shoal.daemon.http import buildkit
 from shoal.daemon.http.containers.limits import limits, ulimit
 from shoal.daemon.http.containers.wire import LimitsWire, UlimitWire
 from shoal.daemon.http.spool import spooled
@@ -25,8 +26,6 @@ from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
 from shoal.engine.images.distribution.keyring import parse_keyring
 
-BUILDKIT = ("this host builds with the classic builder: set DOCKER_BUILDKIT=0 for `docker build`, or use "
-            "`shoal build`; heredocs, RUN --mount and COPY --chmod and --link work there, too")
 SECRETS_HEADER = "X-Shoal-Build-Secrets"
 """{"id": "base64"}, as base64 of JSON: the secrets of RUN --mount=type=secret."""
 
@@ -46,8 +45,6 @@ class BuildRoutes:
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/build", self.build)
         app.router.add_post("/build/prune", self.prune)
-        app.router.add_post("/session", self.buildkit)
-        app.router.add_post("/grpc", self.buildkit)
 
     async def build(self, request: web.Request) -> web.StreamResponse:
         wanted = build_request(request.query, request.headers)
@@ -69,9 +66,6 @@ class BuildRoutes:
     async def prune(self, request: web.Request) -> web.Response:
         gone, freed = await self._builder.cache.prune(prune_policy(request))
         return reply({"CachesDeleted": gone, "SpaceReclaimed": freed})
-
-    async def buildkit(self, request: web.Request) -> web.Response:
-        raise NotImplementedHere(f"{request.path} is BuildKit's: {BUILDKIT}")
 
 
 def cache_json(record: Record) -> dict[str, Any]:
@@ -151,11 +145,11 @@ def build_request(query: Any, headers: Mapping[str, str]) -> Request:
     """Pure. Raises InvalidArgument; NotImplementedHere for what is BuildKit's."""
     version = query.get("version", "")
     if version == "2" or query.get("session") or query.get("remote") == "client-session":
-        raise NotImplementedHere(BUILDKIT)
+        raise NotImplementedHere(buildkit.WORDS)
     if version not in ("", "1"):
         raise InvalidArgument(f'invalid version "{version}"')
     if query.get("outputs"):
-        raise NotImplementedHere(f"outputs: {BUILDKIT}")
+        raise NotImplementedHere(f"outputs: {buildkit.WORDS}")
     if query.getall("securityopt", []):
         raise InvalidArgument("security options are not supported on linux")
     if query.get("isolation", "default").lower() not in ("", "default"):

@@ -107,7 +107,7 @@ class HijackedResponse(web.StreamResponse):
         return None
 
 
-def hijack(request: web.Request, content_type: str) -> Hijacked:
+def hijack(request: web.Request, content_type: str, *, protocol: str = "tcp") -> Hijacked:
     """Answer 101 (200 to a client that did not ask for an upgrade) and take the connection.
 
     The handler returns a `HijackedResponse` when it is done; the connection is closed then.
@@ -124,7 +124,7 @@ def hijack(request: web.Request, content_type: str) -> Hijacked:
     if "upgrade" in request.headers.get("Connection", "").lower() and request.headers.get("Upgrade"):
         head = (
             f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {content_type}\r\n"
-            "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+            f"Connection: Upgrade\r\nUpgrade: {protocol}\r\n"
         )
     else:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,3 +110,24 @@ def test_equal_input_gives_an_equal_image(host: Machine) -> None:
     assert len(ids) == 1
     assert host.inspect(ids.pop())["Created"].startswith("1970-01-01T00:16:40")
     host.docker("builder", "prune", "--force", "--all")
+
+
+def test_a_client_of_buildkit_is_told_what_to_use(host: Machine) -> None:
+    """Whatever it asks first, and by the docker command where it still has BuildKit built in."""
+    words = "set DOCKER_BUILDKIT=0 for `docker build`, or use `shoal build`"
+    with socket.socket(socket.AF_UNIX) as session:
+        session.settimeout(30)
+        session.connect(str(host.socket))
+        session.sendall(b"POST /session HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        assert session.recv(1000).startswith(b"HTTP/1.1 101 ")
+        status, answer = host.call("POST", "/build?version=2&remote=client-session&session=abc")
+        assert status == 501 and words in answer["message"]
+        session.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            session.recv(1)  # the session goes on: its end must not be what the client hears first
+    for program in {shutil.which("docker"), "/usr/bin/docker"}:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+        if "version 20.10" in done.stdout:
+            done = subprocess.run([program, "build", "-"], input="FROM busybox\n", capture_output=True, text=True,
+                                  env={**host.environment(), "DOCKER_BUILDKIT": "1"}, timeout=60, check=False)
+            assert done.returncode == 1 and words in done.stderr
