@@ -54,6 +54,8 @@ async def _taken_over(request: web.Request, work: Callable[[Hijacked], Awaitable
 
 
 async def _left_alone(connection: Hijacked) -> None:
+    """The client serves here. It waits for who calls it to say that he speaks HTTP/2, also before it goes."""
+    await connection.write(PREFACE + frame(_SETTINGS, 0, 0))
     while await connection.read():
         pass
 
