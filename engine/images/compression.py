@@ -56,7 +56,7 @@ class _Decompressed:
                 raise  # the disk, not the stream
             raise InvalidArgument(f"damaged {self._kind} stream: {error}") from error
         except Exception as error:
-            if type(error).__module__ in ("igzip_lib", "zstd", "zstandard", "_lzma", "lzma"):
+            if type(error).__module__.partition(".")[0] in ("igzip_lib", "isal", "zstd", "zstandard", "_lzma", "lzma"):
                 raise InvalidArgument(f"damaged {self._kind} stream: {error}") from error
             raise
 
