@@ -20,6 +20,7 @@ NAME = "dockerd"
 
 class Dockerd(Namespaced):
     name = "dockerd"
+    data = ROOT / "data" / NAME
 
     def up(self, managers: int, workers: int, image: Path) -> None:
         # Its sockets lie under the data folder: /run inside a host is a tmpfs of the host's own.

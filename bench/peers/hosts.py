@@ -25,6 +25,7 @@ class Peer(Protocol):
     """One system under measurement."""
 
     name: str
+    data: Path  # all that it writes and keeps
 
     def up(self, managers: int, workers: int, image: Path) -> None:
         """Start the hosts, form the swarm, load the image archive on each host."""

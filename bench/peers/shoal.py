@@ -12,6 +12,7 @@ NAME = "bench"
 
 class Shoal(Namespaced):
     name = "shoal"
+    data = labs.DATA / NAME
 
     def up(self, managers: int, workers: int, image: Path) -> None:
         self.lab = labs.up(NAME, managers, workers)
