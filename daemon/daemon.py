@@ -77,7 +77,8 @@ class Daemon:
             puller=self.puller,
             registries=self.settings.registries,
             pusher=Pusher(self.images, self.settings.registries, uploads=self.settings.max_concurrent_uploads),
-            info=[EngineInfo(self.engine, self.images, self.data_root, driver.name, self.settings.engine_labels)],
+            info=[EngineInfo(self.engine, self.images, self.data_root, driver.name, self.settings.engine_labels,
+                             self.settings.registries)],
             extra_routes=[lambda app: add_routes(app, self.swarm)]))
         await self._start_swarm()
         gc.collect()

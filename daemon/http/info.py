@@ -12,6 +12,7 @@ from shoal.api.ids import new_container_id
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.logs.drivers import DRIVERS
 from shoal.engine.containers.nouns import Status
+from shoal.engine.images.distribution.endpoints import LOOPBACK, NO_RULES, RegistryRules
 from shoal.engine.images.images import Images
 
 _UNIFIED = Path("/sys/fs/cgroup/cgroup.controllers")
@@ -48,7 +49,7 @@ def _host_constants() -> dict[str, Any]:
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if unified_cgroups() else "1",
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
+        "RegistryConfig": registry_config(NO_RULES),
         "ExperimentalBuild": True,
         "Isolation": "",
         "InitBinary": "catatonit",
@@ -123,14 +124,15 @@ def _os_release() -> dict[str, str]:
 class EngineInfo:
     """An `InfoProvider`: what the engine knows."""
 
-    def __init__(self, engine: Engine, images: Images, data_root: Path, storage: str, labels: dict[str, str]
-                 ) -> None:
+    def __init__(self, engine: Engine, images: Images, data_root: Path, storage: str, labels: dict[str, str],
+                 registries: RegistryRules = NO_RULES) -> None:
         self._engine = engine
         self._images = images
         self._id = engine_id(data_root)
         self._storage = {"Driver": storage, "DriverStatus": [
             ["Backing Filesystem", _file_system(data_root)], ["Supports d_type", "true"]]}
         self._labels = [f"{key}={value}" for key, value in labels.items()]
+        self._registries = registry_config(registries)
 
     def __call__(self) -> dict[str, Any]:
         states = [container.state.status for container in self._engine.all()]
@@ -150,9 +152,20 @@ class EngineInfo:
             "Warnings": [*_host_constants()["Warnings"], *(f"WARNING: {text}" for text in self._engine.warnings)],
             "CgroupDriver": self._engine.cgroup_driver,
             "Plugins": {**_host_constants()["Plugins"], "Volume": self._engine.volumes.drivers.names()},
+            "RegistryConfig": self._registries,
             "DefaultRuntime": name,
             "Runtimes": {name: {"path": path}},
         }
+
+
+def registry_config(rules: RegistryRules) -> dict[str, Any]:
+    """What the settings say of registries, as the API has it. Pure."""
+    mirrors = [url.rstrip("/") + "/" for url in rules.mirrors]
+    indexes = {"docker.io": {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}}
+    indexes |= {name: {"Name": name, "Mirrors": [], "Secure": False, "Official": False}
+                for name in rules.insecure if "/" not in name}
+    networks = [*map(str, LOOPBACK), *(name for name in rules.insecure if "/" in name)]
+    return {"IndexConfigs": indexes, "InsecureRegistryCIDRs": networks, "Mirrors": mirrors}
 
 
 def _file_system(path: Path) -> str:

@@ -6,7 +6,8 @@ Source: Docker's registry configuration: Docker Hub's host, insecure-registries,
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -39,30 +40,40 @@ class RegistryRules(msgspec.Struct, frozen=True, kw_only=True):
 NO_RULES = RegistryRules()
 """Only what is on this host's loopback may do without a certificate."""
 
+LOOPBACK = (ipaddress.ip_network("::1/128"), ipaddress.ip_network("127.0.0.0/8"))
 
-def endpoints(domain: str, rules: RegistryRules, *, mirrors: bool = False) -> list[Endpoint]:
+Known = Mapping[str, Sequence[str]]
+"""Name of a host → its addresses."""
+
+NOTHING: Known = MappingProxyType({})
+
+
+def endpoints(domain: str, rules: RegistryRules, *, mirrors: bool = False, known: Known = NOTHING) -> list[Endpoint]:
     """The addresses of the registry that names of `domain` are at; `mirrors`: to read, where a copy will do."""
     hub = domain in HUB_NAMES
-    found = [Endpoint(url.rstrip("/"), verify=not is_insecure(_host_of(url), rules), mirror=True)
+    found = [Endpoint(url.rstrip("/"), verify=not is_insecure(_host_of(url), rules, known), mirror=True)
              for url in rules.mirrors if mirrors and hub]
     host = DOCKER_HUB if hub else domain
-    if is_insecure(host, rules):
+    if is_insecure(host, rules, known):
         return [*found, Endpoint(f"https://{host}", verify=False), Endpoint(f"http://{host}", verify=False)]
     return [*found, Endpoint(f"https://{host}")]
 
 
-def is_insecure(host: str, rules: RegistryRules) -> bool:
+def names_to_look_up(domain: str, rules: RegistryRules, *, mirrors: bool = False) -> list[str]:
+    """Those of hosts whose addresses decide whether they may be insecure. Docker Hub's never do."""
+    hub = domain in HUB_NAMES
+    hosts = [_without_port(_host_of(url)) for url in rules.mirrors if mirrors] if hub else [_without_port(domain)]
+    return [host for host in hosts if _address(host) is None]
+
+
+def is_insecure(host: str, rules: RegistryRules, known: Known = NOTHING) -> bool:
     """Whether a registry may do without a certificate that is trusted: loopback, and what the settings name."""
-    if host in rules.insecure:
-        return True
     bare = _without_port(host)
-    if bare == "localhost" or bare in rules.insecure:
+    if host in rules.insecure or bare in rules.insecure or bare == "localhost":
         return True
-    try:
-        address = ipaddress.ip_address(bare)
-    except ValueError:
-        return False
-    return address.is_loopback or any(address in network for network in _networks(rules.insecure))
+    networks = [*LOOPBACK, *_networks(rules.insecure)]
+    return any(address is not None and any(address in network for network in networks)
+               for address in map(_address, (bare, *known.get(bare, ()))))
 
 
 def check_rules(rules: RegistryRules) -> None:
@@ -88,6 +99,14 @@ def _networks(entries: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.
             except ValueError:
                 continue
     return found
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def _host_of(url: str) -> str:

@@ -5,6 +5,7 @@ Sources: Go's net, net/http and crypto/x509, whose errors Docker shows.
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 import aiohttp
@@ -24,6 +25,8 @@ def reason(error: BaseException) -> str:
             return f"tls: failed to verify certificate: x509: {what}"
         case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLError(reason=str() as name)) if name in _PLAIN:
             return "http: server gave HTTP response to HTTPS client"
+        case aiohttp.ClientConnectorDNSError(os_error=OSError(errno=number, strerror=said)):
+            return f"dial tcp: lookup {error.host}: {'no such host' if number == socket.EAI_NONAME else said}"
         case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
             return f"dial tcp {error.host}:{error.port}: connect: connection refused"
         case TimeoutError():

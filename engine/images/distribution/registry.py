@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,13 @@ from yarl import URL
 
 from shoal.api.errors import ShoalError, Unauthorized
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Challenge, Credentials, parse_challenges
-from shoal.engine.images.distribution.endpoints import Endpoint, RegistryRules, endpoints, is_insecure
+from shoal.engine.images.distribution.endpoints import (
+    Endpoint,
+    RegistryRules,
+    endpoints,
+    is_insecure,
+    names_to_look_up,
+)
 from shoal.engine.images.distribution.reasons import reason
 
 CERTIFICATES = Path("/etc/docker/certs.d")
@@ -31,6 +37,7 @@ _CONNECT_S = 15.0
 _IDLE_S = 60.0
 _PING_S = 30.0
 _TOKEN_S = 30.0
+_LOOKUP_S = 10.0
 _WRONG = "incorrect username or password"
 
 FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
@@ -63,8 +70,8 @@ class Registry:
                  certificates: Path = CERTIFICATES, mirrors: bool = False, passed: int = 0) -> None:
         """`mirrors`: a mirror will do, for reading. `passed`: so many addresses were tried already."""
         self.domain = domain
-        self._addresses = endpoints(domain, rules, mirrors=mirrors)[passed:]
         self.unreached = 0  # addresses before the one that answered
+        self._mirrors, self._passed = mirrors, passed
         self._rules = rules
         self._credentials = credentials
         self._certificates = certificates
@@ -75,12 +82,14 @@ class Registry:
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
+        known = await _looked_up(names_to_look_up(self.domain, self._rules, mirrors=self._mirrors))
+        addresses = endpoints(self.domain, self._rules, mirrors=self._mirrors, known=known)[self._passed:]
         self._session = aiohttp.ClientSession(
             auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=not is_insecure(self.domain, self._rules),  # a proxy of the environment
+            trust_env=not is_insecure(self.domain, self._rules, known),  # a proxy of the environment
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_IDLE_S))
         try:
-            await self._choose()
+            await self._choose(addresses)
         except BaseException:
             await self._session.close()
             raise
@@ -90,10 +99,10 @@ class Registry:
                         trace: TracebackType | None) -> None:
         await self._session.close()
 
-    async def _choose(self) -> None:
+    async def _choose(self, addresses: list[Endpoint]) -> None:
         """The first address that answers; what it wants of its users is noted."""
         problems: list[str] = []
-        for address in self._addresses:
+        for address in addresses:
             self._tls = await asyncio.to_thread(_tls, address, self._certificates)
             try:
                 async with asyncio.timeout(_PING_S), self._session.get(address.url + "/v2/", ssl=self._tls) as answer:
@@ -239,6 +248,17 @@ async def _refusal(answer: aiohttp.ClientResponse) -> Refused:
     if answer.status in codes:
         return Refused(answer.status, codes[answer.status], "requested access to the resource is denied")
     return Refused(answer.status, "", f"received unexpected HTTP status: {answer.status} {answer.reason}")
+
+
+async def _looked_up(names: list[str]) -> dict[str, list[str]]:
+    """The addresses of hosts; none where a name has none just now: the request itself says why."""
+    found = {}
+    for name in names:
+        with suppress(OSError, TimeoutError, UnicodeError):
+            async with asyncio.timeout(_LOOKUP_S):
+                answers = await asyncio.get_running_loop().getaddrinfo(name, None)
+            found[name] = [str(answer[4][0]) for answer in answers]
+    return found
 
 
 def _tls(address: Endpoint, certificates: Path) -> ssl.SSLContext | bool:

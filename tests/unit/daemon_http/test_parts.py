@@ -11,7 +11,7 @@ from shoal.daemon.http.containers.mounts import bind
 from shoal.daemon.http.containers.networking import checked_link, checked_port, endpoints, published
 from shoal.daemon.http.containers.wire import BindingWire, NetworkingWire
 from shoal.daemon.http.events import matches
-from shoal.daemon.http.images import provides
+from shoal.daemon.http.imagewire import provides
 from shoal.daemon.http.times import NEVER, moment_ns, rfc3339, stamp_ns
 from shoal.engine.containers.nouns import Event
 from shoal.engine.images.config import Image

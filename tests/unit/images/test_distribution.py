@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.engine.images.distribution.challenges import ANONYMOUS, Challenge, Credentials, parse_challenges
 from shoal.engine.images.distribution.challenges import parse_credentials as parse_auth
-from shoal.engine.images.distribution.endpoints import RegistryRules, check_rules, endpoints
+from shoal.engine.images.distribution.endpoints import RegistryRules, check_rules, endpoints, names_to_look_up
 from shoal.engine.images.distribution.lookup import split_term
 from shoal.engine.images.distribution.manifests import Descriptor, Platform, choose, parse_manifest, parse_platform
 from shoal.engine.images.distribution.progress import bar
@@ -76,6 +76,29 @@ def test_where_a_registry_is(domain: str, rules: RegistryRules, urls: list[str])
     found = endpoints(domain, rules, mirrors=True)
     assert [one.url for one in found] == urls
     assert [one.url for one in endpoints(domain, rules)] == [one.url for one in found if not one.mirror]
+
+
+@pytest.mark.parametrize(("domain", "rules", "addresses", "insecure"), [
+    ("r.example:5000", RegistryRules(), ["192.0.2.1"], False),
+    ("r.example:5000", RegistryRules(), ["192.0.2.1", "127.0.1.1"], True),
+    ("r.example", RegistryRules(), ["::1"], True),
+    ("r.example", RegistryRules(insecure=("192.0.2.0/24",)), ["192.0.2.1"], True),
+    ("r.example", RegistryRules(insecure=("192.0.2.0/24",)), [], False),
+    ("docker.io", RegistryRules(mirrors=("http://m.example:1/",)), ["127.0.0.1"], False),
+])
+def test_a_name_is_as_insecure_as_its_addresses(
+        domain: str, rules: RegistryRules, addresses: list[str], insecure: bool) -> None:
+    """Source: the API's specification, InsecureRegistryCIDRs."""
+    names = names_to_look_up(domain, rules, mirrors=True)
+    assert names == ["m.example" if domain == "docker.io" else "r.example"]
+    found = endpoints(domain, rules, mirrors=True, known=dict.fromkeys(names, addresses))
+    assert (len([one for one in found if not one.mirror]) == 2) == insecure
+    assert [one.verify for one in found if one.mirror] == ([False] if domain == "docker.io" else [])
+
+
+def test_addresses_are_not_looked_up() -> None:
+    assert [names_to_look_up(domain, RegistryRules(mirrors=("https://m",))) for domain in (
+        "127.0.0.1:5000", "[::1]:5000", "docker.io")] == [[], [], []]
 
 
 @pytest.mark.parametrize("rules", [
