@@ -114,7 +114,8 @@ class Daemon:
         self.engine = Engine(data_root=self.data_root, run_root=self.run_root, images=self.images, rootfs=rootfs,
                              networking=announced, cgroup_parent=settings.cgroup_parent,
                              cgroup_driver=settings.cgroup_driver,
-                             runtime=settings.default_runtime, plugins=Discovery(settings.plugin_folders),
+                             runtime=settings.default_runtime, exec_spawner=settings.exec_spawner,
+                             plugins=Discovery(settings.plugin_folders),
                              plugin_timeout_s=settings.plugin_timeout_s)
         self.images.users = self.engine.image_users
         self.images.emit = partial(self.engine.events.publish, "image")

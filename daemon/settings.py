@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     labels: tuple[str, ...] = ()  # key=value, the engine's labels
     log_level: str = "info"
     default_runtime: str = ""  # empty: the first of runc and crun that works
+    exec_spawner: bool = True  # execs without the runtime, where that can be done; false: always by the runtime
     storage_driver: str = ""  # overlay2, vfs; empty: what the data is in, else overlay2 where it works, else vfs
     plugin_folders: tuple[str, ...] = PLUGIN_FOLDERS
     plugin_timeout_s: float = 60.0  # of one call of a plugin; to make and to mount it has twice as long
@@ -95,6 +96,8 @@ def from_arguments(arguments: list[str] | None = None) -> Settings:
     add("--label", dest="labels", action="append", help="label of this engine, key=value (repeatable)")
     add("--log-level", choices=LOG_LEVELS)
     add("--default-runtime", help="OCI runtime (default: the first of runc and crun that works)")
+    add("--exec-spawner", nargs="?", const=True, type=_truth, metavar="true|false",
+        help="start execs without the runtime, where that can be done (default true)")
     add("--storage-driver", help="overlay2 or vfs (default: overlay2 where it works)")
     add("--plugin-folder", dest="plugin_folders", action="append",
         help=f"where volume plugins are looked for (repeatable; default {', '.join(PLUGIN_FOLDERS)})")

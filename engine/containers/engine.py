@@ -18,7 +18,8 @@ from shoal.engine.containers import links, merge, shutdown
 from shoal.engine.containers.connections import Connections
 from shoal.engine.containers.creation import CPUS, Creation
 from shoal.engine.containers.events import Events
-from shoal.engine.containers.execs import Execs
+from shoal.engine.containers.execruntime import RuntimeEntry
+from shoal.engine.containers.execs import Entry, Execs
 from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Life
 from shoal.engine.containers.logs.logs import Logs
@@ -44,6 +45,8 @@ from shoal.engine.containers.oci.monitor import RESIZE, Monitors
 from shoal.engine.containers.prober import Prober
 from shoal.engine.containers.recovery import recover
 from shoal.engine.containers.removal import Removal
+from shoal.engine.containers.spawner.client import Spawner
+from shoal.engine.containers.spawner.entry import RUNTIME, SpawnerEntry
 from shoal.engine.containers.stdio.client import STDERR, STDOUT
 from shoal.engine.containers.stdio.client import Attachment as Attachment  # for those who use the engine
 from shoal.engine.containers.stdio.loggedclient import LoggedClient
@@ -79,10 +82,14 @@ class Engine:
         cgroup_parent: str = "",
         cgroup_driver: str = cgroupdriver.AUTO,
         runtime: str = "",
+        exec_spawner: bool = True,
         plugins: Discovery | None = None,
         plugin_timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """`runtime`: runc, crun or a path; empty: the first that works here. Raises InvalidArgument."""
+        """`runtime`: runc, crun or a path; empty: the first that works here. Raises InvalidArgument.
+
+        `exec_spawner`: whether execs go through it, where it can do them; else through the runtime.
+        """
         self.events = Events()
         self.volumes = Volumes(data_root / "volumes", run_root / "volumes", users=self._volume_users,
                                emit=self._emit_volume, discovery=plugins, plugin_timeout_s=plugin_timeout_s)
@@ -95,6 +102,7 @@ class Engine:
         self._drivers = cgroupdriver.candidates(
             cgroup_driver, cgroup_parent, version=self._cgroups.version, systemd=systemd.is_init())
         self._wanted_runtime = runtime
+        self._exec_spawner = exec_spawner
         self._waits = Waits()
         self._logs = Logs(self._table)
         self.mounts = Mounts(self.volumes, rootfs, find=self._table.find, emit=self._emit_volume,
@@ -117,7 +125,7 @@ class Engine:
         self._launcher = Launcher(
             monitors=monitors, cgroups=self._cgroups, driver=self._driver, rootfs=self._rootfs,
             networking=self._networking, mounts=self.mounts, table=self._table)
-        self._execs = Execs(self._run_root / "execs", self._runtime, self._table.get, self._emit,
+        self._execs = Execs(self._entry(), self._table.get, self._emit,
                             lambda one: links.environment(self._launcher.links.known(one), one.name))
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
         self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
@@ -386,6 +394,14 @@ class Engine:
             usage.sample, self._cgroups, self._launcher.group(container), container.state.pid)
 
     # --- inside ---
+
+    def _entry(self) -> Entry:
+        """The way into containers."""
+        by_runtime = RuntimeEntry(self._run_root / "execs", self._runtime)
+        if not self._exec_spawner or self._runtime.name != RUNTIME:
+            return by_runtime
+        return SpawnerEntry(Spawner(), by_runtime, self._cgroups, lambda one: self._life.monitor(one),
+                            self._launcher.group)
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end, whatever becomes of the caller."""

@@ -1,35 +1,27 @@
 """Programs started in containers that run: exec.
 
-The runtime enters the container, starts the program with our pipes (or sends us
-its terminal) and leaves; the program becomes this process's child (a subreaper),
-so that no other process stands beside it. An exec ends with the daemon's session
-to it, as its client does; its record is kept for a while in memory alone.
+Who brings a program into its container is an `Entry`: the exec spawner, or the runtime.
+Either way the program becomes this process's child, with no other process beside it. An exec
+ends with the daemon's session to it, as its client does; its record is kept for a while in memory alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
-import shutil
-import subprocess
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from signal import SIGKILL
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from shoal.api.errors import Conflict, NotFound, ShoalError
+from shoal.api.errors import Conflict, NotFound
 from shoal.api.ids import new_container_id
-from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.launcher import classify, hostname
 from shoal.engine.containers.nouns import Container, Exec, ExecConfig, Status
 from shoal.engine.containers.oci import capabilities, host, spec, users
 from shoal.engine.containers.oci.monitor import RuntimeFailed
-from shoal.engine.containers.oci.process import Handle, start_child
-from shoal.engine.containers.oci.runtime import Runtime
+from shoal.engine.containers.oci.process import Handle
 from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
 from shoal.engine.containers.stdio.execstdio import ExecStdio
 
@@ -37,14 +29,26 @@ KEPT = 1000
 """Records kept; the oldest that is not under way is forgotten first."""
 
 REST_OF_OUTPUT_S = 2.0
-START_TIMEOUT_S = 60
 NOT_STARTED = 126
 """The exit code where not even the runtime was asked. Source: moby, daemon/exec.go."""
 
-_PR_SET_CHILD_SUBREAPER = 36
-
 T = TypeVar("T")
 Emit = Callable[[Container, str, dict[str, str]], None]
+Start = Callable[[ExecStdio], Awaitable[Handle]]
+"""Starts a program with this stdio. Raises RuntimeFailed with the runtime's message, or its words."""
+
+
+class Entry(Protocol):
+    """What brings a program into a container that runs."""
+
+    def prepare(self, container: Container, exec_id: str, process: Mapping[str, Any], home: str) -> Start:
+        """Of an OCI process; `home`: of its user. Blocking."""
+
+    def forget(self, container_id: str) -> None:
+        """The container has ended."""
+
+    async def close(self) -> None:
+        """What it has started runs on."""
 
 
 class _Session:
@@ -67,17 +71,14 @@ class _Session:
 class Execs:
     """See the module. `find` gives a container as it is now, `link_env` the variables of its links."""
 
-    def __init__(self, root: Path, runtime: Runtime, find: Callable[[str], Container], emit: Emit,
+    def __init__(self, entry: Entry, find: Callable[[str], Container], emit: Emit,
                  link_env: Callable[[Container], list[str]]) -> None:
-        self._root = root
-        self._runtime = runtime
+        self._entry = entry
         self._find = find
         self._emit = emit
         self._link_env = link_env
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(mode=0o700, parents=True)
 
     # --- records ---
 
@@ -107,6 +108,7 @@ class Execs:
 
     def forget(self, container_id: str) -> None:
         """The container has ended: its execs that never ran are of no use any more."""
+        self._entry.forget(container_id)
         for key, session in list(self._sessions.items()):
             if session.record.container_id == container_id and not session.begun:
                 del self._sessions[key]
@@ -187,21 +189,15 @@ class Execs:
     async def _enter(
         self, record: Exec, container: Container, stdio: ExecStdio, console_size: tuple[int, int]
     ) -> Handle:
-        """Have the runtime start the program. Raises RuntimeFailed with the runtime's message, other ShoalErrors."""
-        folder = self._root / record.id[:16]
-        process = await asyncio.to_thread(self._prepare, container, record.config, console_size, folder)
-        try:
-            return await self._run_runtime(container, record.config, stdio, folder, process)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        """Start the program. Raises RuntimeFailed with the runtime's message, other ShoalErrors."""
+        start = await asyncio.to_thread(self._prepare, record, container, console_size)
+        return await start(stdio)
 
-    def _prepare(
-        self, container: Container, config: ExecConfig, console_size: tuple[int, int], folder: Path
-    ) -> Path:
-        """Write what is to be run. Blocking."""
-        user = users.of_root(f"/proc/{container.state.pid}/root", config.user or container.config.user,
-                             container.host.group_add)
-        asked = container.host
+    def _prepare(self, record: Exec, container: Container, console_size: tuple[int, int]) -> Start:
+        """What is to be run. Blocking."""
+        config, asked = record.config, container.host
+        user, home = users.with_home(
+            f"/proc/{container.state.pid}/root", config.user or container.config.user, asked.group_add)
         held = capabilities.effective(asked.cap_add, asked.cap_drop, privileged=asked.privileged or config.privileged,
                                       held=host.held_capabilities())
         env = spec.environment(
@@ -209,61 +205,15 @@ class Execs:
                                     env=(*container.config.env, *config.env)),
             hostname(container), self._link_env(container))
         security = spec.security(asked.security_opt)
-        made = spec.process(
+        process = spec.process(
             argv=config.command, env=env, cwd=config.working_dir or container.config.working_dir or "/", user=user,
             tty=config.tty, capabilities=held,
             no_new_privileges=security.no_new_privileges and not config.privileged,
             apparmor=host.apparmor_profile(security.apparmor),
             console_size=console_size if all(console_size) else config.console_size)
-        folder.mkdir(mode=0o700)
-        write_bytes(folder / "process.json", msgspec.json.encode(made))
-        return folder / "process.json"
-
-    async def _run_runtime(
-        self, container: Container, config: ExecConfig, stdio: ExecStdio, folder: Path, process: Path
-    ) -> Handle:
-        _become_subreaper()
-        command = [self._runtime.path, f"--root={self._runtime.root}", f"--log={folder / 'log'}", "--log-format=json",
-                   "exec", "--detach", "--pid-file", str(folder / "pid"), "--process", str(process)]
-        if config.tty:
-            with stdio.listen(folder / "console") as listener:
-                place = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    command += ["--tty", "--console-socket", f"/proc/self/fd/{place}/console", container.id]
-                    terminal = asyncio.ensure_future(stdio.accept_terminal(listener))
-                    try:
-                        await self._wait_runtime(command, (subprocess.DEVNULL,) * 3, (place,), folder)
-                        await terminal
-                    finally:
-                        terminal.cancel()
-                finally:
-                    os.close(place)
-        else:
-            await self._wait_runtime([*command, container.id], stdio.open_pipes(), (), folder)
-            stdio.close_theirs()
-        return Handle(int((folder / "pid").read_text()))
-
-    async def _wait_runtime(
-        self, command: list[str], ends: tuple[int, int, int], passed: tuple[int, ...], folder: Path
-    ) -> None:
-        """Run the runtime to its end. Raises RuntimeFailed."""
-        runtime = await start_child(lambda: subprocess.Popen(
-            command, stdin=ends[0], stdout=ends[1], stderr=ends[2], pass_fds=passed))
-        handle = Handle(runtime.pid)
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await handle.wait()
-        except BaseException as error:
-            handle.signal(SIGKILL)
-            await handle.wait()
-            if isinstance(error, TimeoutError):
-                raise RuntimeFailed(f"the runtime did not start the exec in {START_TIMEOUT_S} s") from error
-            raise
-        finally:
-            code = runtime.wait()
-            handle.close()
-        if code:
-            raise RuntimeFailed(_last_error(folder / "log"))
+        if asked.ulimits:
+            process["rlimits"] = host.rlimits(asked.ulimits)
+        return self._entry.prepare(container, record.id, process, home)
 
     async def _until_end(
         self, session: _Session, container: Container, stdio: ExecStdio, handle: Handle
@@ -309,6 +259,7 @@ class Execs:
                 session.stdio.close()
             if session.handle is not None:
                 session.handle.close()
+        await self._entry.close()
 
 
 def _check_runs(container: Container) -> None:
@@ -324,26 +275,3 @@ def _check_runs(container: Container) -> None:
 def _let_go(starting: asyncio.Task[Client]) -> None:
     if not starting.cancelled() and starting.exception() is None:
         starting.result().let_go()
-
-
-def _last_error(log: Path) -> str:
-    """The last error of a runtime's log of JSON lines."""
-    message = "it left no message"
-    try:
-        lines = log.read_bytes().splitlines()
-    except FileNotFoundError:
-        return message
-    for line in lines:
-        try:
-            entry: dict[str, Any] = msgspec.json.decode(line)
-        except msgspec.DecodeError:
-            continue
-        if entry.get("level") in ("error", "fatal"):
-            message = str(entry.get("msg", message))
-    return message
-
-
-def _become_subreaper() -> None:
-    """Adopt the orphans among our descendants: the programs that the runtime leaves behind when it is done."""
-    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise ShoalError("cannot become a subreaper")

@@ -80,6 +80,18 @@ class Cgroups:
                     found.update(int(pid) for pid in Path(folder, "cgroup.procs").read_text().split())
         return sorted(found)
 
+    def task_files(self, group: str) -> list[str]:
+        """Where a thread that writes "0" joins the group: one for each hierarchy of v1 that has it."""
+        return [tasks for root in self._roots if os.path.exists(tasks := f"{root}{group}/tasks")]  # noqa: PTH110
+
+    def unified_folders(self, group: str, pid: int) -> list[str]:
+        """Of v2: the group's, then that of this process, which moved on where the group has others below it."""
+        if self.version == 1:
+            group = f"{self._unified}{group}"
+            return [group] if os.path.exists(f"{group}/cgroup.type") else []  # noqa: PTH110
+        own = Path(f"/proc/{pid}/cgroup").read_text().partition("0::")[2].strip()
+        return list(dict.fromkeys(f"{self._unified}{each}" for each in (group, own)))
+
     def oom_kills(self, group: str) -> int:
         """How often the kernel killed something in the group for lack of memory."""
         name = "memory.oom_control" if self.version == 1 else "memory.events"

@@ -130,6 +130,11 @@ class Monitor:
         if self._init is not None:
             self._init.signal(number)
 
+    @property
+    def init_fd(self) -> int:
+        """A pidfd of the container's first process, for as long as this is not closed; -1 where that has ended."""
+        return self._init.fd if self._init is not None else -1
+
     def kill(self) -> None:
         """End conmon itself, and what it is just starting."""
         self._conmon.signal(9)

@@ -71,6 +71,11 @@ class Handle:
         self._ended.add_done_callback(lambda done: None if done.cancelled() else callback())
 
     @property
+    def fd(self) -> int:
+        """The pidfd; -1 once it is closed."""
+        return self._fd
+
+    @property
     def ended(self) -> bool:
         return self._ended.done()
 

@@ -87,10 +87,23 @@ def read(root_fd: int, path: str) -> str:
         os.close(descriptor)
 
 
-def of_root(root: str | os.PathLike[str], spec: str, extra_groups: Sequence[str]) -> User:
-    """`resolve` against the files of a root that is mounted at `root`. Blocking."""
+def home_of(uid: int, passwd: str) -> str:
+    """The home of the first user with that number; "/" where the image has none."""
+    entries = (line.split(":") for line in passwd.splitlines())
+    return next((entry[5] for entry in entries if len(entry) > 5 and entry[2] == str(uid)), "/")
+
+
+def with_home(root: str | os.PathLike[str], spec: str, extra_groups: Sequence[str]) -> tuple[User, str]:
+    """As `of_root`, and the user's home. Blocking."""
     root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return resolve(spec, extra_groups, read(root_fd, "etc/passwd"), read(root_fd, "etc/group"))
+        passwd = read(root_fd, "etc/passwd")
+        user = resolve(spec, extra_groups, passwd, read(root_fd, "etc/group"))
+        return user, home_of(user.uid, passwd)
     finally:
         os.close(root_fd)
+
+
+def of_root(root: str | os.PathLike[str], spec: str, extra_groups: Sequence[str]) -> User:
+    """`resolve` against the files of a root that is mounted at `root`. Blocking."""
+    return with_home(root, spec, extra_groups)[0]

@@ -83,8 +83,11 @@ class ExecStdio:
                 descriptors.frombytes(data[: descriptors.itemsize])
         if not descriptors:
             raise ShoalError("the runtime sent no terminal")
-        terminal = descriptors[0]
-        os.set_inheritable(terminal, False)
+        os.set_inheritable(descriptors[0], False)
+        self.take_terminal(descriptors[0])
+
+    def take_terminal(self, terminal: int) -> None:
+        """This daemon's end of it."""
         os.set_blocking(terminal, False)
         self._outputs[terminal] = STDOUT
         self._stdin = terminal

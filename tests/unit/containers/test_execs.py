@@ -12,6 +12,7 @@ from threading import Event
 import pytest
 
 from shoal.api.errors import ShoalError
+from shoal.engine.containers.execruntime import RuntimeEntry
 from shoal.engine.containers.execs import KEPT, Execs
 from shoal.engine.containers.nouns import Container, ContainerConfig, ExecConfig, HostConfig, State, Status
 from shoal.engine.containers.oci.process import start_child
@@ -40,8 +41,8 @@ class Started:
         self.container = Container(
             id="c1", name="one", created_ns=1, image_id="i", config=ContainerConfig(), host=HostConfig(),
             state=State(status=Status.RUNNING, pid=os.getpid()))
-        self.execs = Execs(folder / "execs", Runtime("fake", str(script), str(folder)), lambda _: self.container,
-                           lambda *_: None, lambda _: [])
+        self.execs = Execs(RuntimeEntry(folder / "execs", Runtime("fake", str(script), str(folder))),
+                           lambda _: self.container, lambda *_: None, lambda _: [])
         self.id = self.create()
         self.starting = asyncio.create_task(self.execs.start(self.id))
 
