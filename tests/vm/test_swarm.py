@@ -18,6 +18,9 @@ from tests.vm.machines import Machine, each
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
 NET = "shop"
+CONFINED = ("for it in 1 self; do [ $it = 1 ] || echo --; cat /proc/$it/cgroup; "
+            "grep -E '^(Cap|NoNewPrivs|Seccomp|Groups)' /proc/$it/status; done")
+"""What holds for the container's first process, and what for an exec."""
 WEB = "mkdir -p /www && echo $HOST > /www/index.html && exec httpd -f -p 80 -h /www"
 RESOLVE = "nslookup web | sed -n '/^Name/,$ s/^Address[^:]*: *//p'"
 CALLS = (f'until vip=$({RESOLVE}) && [ -n "$vip" ]; do sleep 1; done; '
@@ -56,6 +59,12 @@ def lead_a_life(hosts: Hosts, machine: Machine) -> None:
     group = cgroup(machine, pid_of(machine, made))
     assert execute(hosts, machine.name, made, "sh", "-c", "echo said; exit 7", tty=True) == (7, "said\r\n")
     assert execute(hosts, machine.name, made, "sh", "-c", "echo said; exit 8") == (8, "said\n")
+    code, said = execute(hosts, machine.name, made, "sh", "-c", CONFINED)
+    of_init, of_exec = said.split("--\n")
+    assert (code, of_exec) == (0, of_init)
+    assert "Seccomp:\t2" in of_exec
+    spawner = machine.run("pgrep -fc [c]ontainers.spawner", check=False)
+    assert spawner == ("1" if client.call("GET", "/info")["DefaultRuntime"] == "runc" else "0")
     client.call("POST", f"{path}/pause")
     assert "frozen 1" in group("cgroup.events")
     client.call("POST", f"{path}/unpause")
