@@ -65,7 +65,8 @@ def test_a_service_has_the_password_that_came_with_it_and_keeps_it(swarm: Machin
     docker("service", "scale", "--detach", "web=0")
     until(lambda: not docker("ps", "--all", "--quiet"), "its container is gone")
     docker("rmi", image_id)
-    docker("service", "scale", "web=1")  # an update that brings no password, and needs the one that is kept
+    docker("service", "scale", "--detach", "web=1")  # an update that brings no password, and needs the one that is kept
+    until(lambda: docker("ps", "--quiet"), "its task runs")
 
     told = docker("service", "inspect", "web") + docker("inspect", docker("ps", "--quiet"))
     told += str(swarm.call("GET", "/tasks")[1]) + docker("events", "--since", "1", "--until", f"{time.time():.3f}")
@@ -112,3 +113,16 @@ def test_docker_login_keeps_an_identity_token_and_pulls_and_pushes_with_it(host:
     finally:
         end(serving)
         end(authorizing)
+
+
+def test_a_stack_has_the_password_that_came_with_it(swarm: Machine) -> None:
+    docker, tasks = swarm.docker, ("stack", "ps", "--no-trunc", "--format", "{{.Error}} {{.CurrentState}}", "app")
+    stack = json.dumps({"version": "3.8", "services": {"web": {
+        "image": NAME, "command": "sleep 1000", "init": True, "deploy": {"restart_policy": {"delay": "100ms"}}}}})
+    docker("stack", "deploy", "--detach", "--compose-file", "-", "app", stdin=stack)
+    until(lambda: "no basic auth credentials" in docker(*tasks), "a task without the password does not run")
+    docker("stack", "deploy", "--detach", "--with-registry-auth", "--compose-file", "-", "app", stdin=stack)
+    until(lambda: "Running" in docker(*tasks), "one with it does")
+    docker("stack", "deploy", "--detach", "--compose-file", "-", "app", stdin=stack.replace("1000", "2000"))
+    until(lambda: "sleep 2000" in docker("ps", "--no-trunc"), "so does the next one")
+    docker("stack", "rm", "app")
