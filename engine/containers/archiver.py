@@ -16,12 +16,13 @@ import ctypes
 import errno
 import gzip  # noqa: F401
 import json
-import lzma  # noqa: F401
+import lzma
 import os
 import posixpath
 import stat
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -34,7 +35,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _BLOCK_BYTES = 64 << 10
 """tarfile's own pieces are slow for being small; beyond 128 KiB each would be memory mapped anew."""
 
-STATUS = {errno.ENOENT: 404, errno.ENOTDIR: 400, errno.EISDIR: 400, errno.EROFS: 403, errno.EINVAL: 400}
+STATUS = {errno.ENOENT: 404, errno.EROFS: 403, errno.EPERM: 403, **dict.fromkeys((
+    errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,
+    errno.EBUSY, errno.EMLINK, errno.EFBIG, errno.EXDEV), 400)}
+
+DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, IndexError, OverflowError, RecursionError,
+           ValueError)
+"""What tarfile raises for archives that are no good."""
 
 
 class Tar(tarfile.TarFile):
@@ -55,7 +62,7 @@ def main() -> None:
         {"stat": tell, "pack": pack, "export": export, "unpack": unpack}[request["do"]](request)
     except Refused as error:
         fail(error.status, str(error))
-    except tarfile.TarError as error:
+    except DAMAGED as error:
         fail(400, f"cannot read the archive: {error}")
     except OSError as error:
         fail(STATUS.get(error.errno or 0, 500), f"{error.filename or request['path']}: {error.strerror}")
@@ -180,8 +187,21 @@ def unpack(request: dict[str, Any]) -> None:
         raise Refused(400, "extraction point is not a directory")
     with Tar.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=_BLOCK_BYTES) as tar:
         for member in tar:
+            check_parts(member)
             make_room(posixpath.join(path, member.name.lstrip("/")), member, request["keep_kinds"])
             tar.extract(member, path, numeric_owner=True, filter="fully_trusted")
+
+
+def check_parts(member: tarfile.TarInfo) -> None:
+    """Of a sparse file: tarfile trusts the map, and where it is wrong reads the same piece for ever."""
+    parts: Any = member.sparse or ()
+    end = 0
+    for offset, size in parts:
+        if size < 0 or (size and offset < end):
+            raise Refused(400, f"cannot read the archive: {member.name!r} has sparse parts that overlap")
+        end = max(end, offset + size)
+    if not end <= member.size < 1 << 50:
+        raise Refused(400, f"cannot read the archive: {member.name!r} has {member.size} bytes")
 
 
 def make_room(target: str, member: tarfile.TarInfo, keep_kinds: bool) -> None:

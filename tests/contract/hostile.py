@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.contract.exceptions import HIJACKED, NEVER_GOOD
 from tests.contract.good import GOOD
 from tests.contract.tame import BOUNDS
+from tests.property.storage.archives import archives
 
 LEFT_OUT = frozenset({*HIJACKED, "POST /containers/{id}/wait", "POST /swarm/leave", "POST /swarm/join"})
 """Those that stream or wait, and those that would end the swarm."""
@@ -78,7 +79,7 @@ def requests(draw: Any, names: Mapping[str, Sequence[str]], labels: Sequence[str
     body, media_type = None, "application/json"
     if not label.startswith(("GET", "HEAD")):
         if good and isinstance(good.body, bytes):
-            media_type, body = good.media_type or media_type, draw(mutated_bytes(good.body) | raw_bodies)
+            media_type, body = good.media_type or media_type, draw(mutated_bytes(good.body) | archives() | raw_bodies)
         else:
             meant = good.body if good else {}
             body = draw(st.just(None) | raw_bodies | mutated(meant).map(lambda value: json.dumps(value).encode()))
