@@ -17,6 +17,7 @@ from typing import IO, Any, Self, cast
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.storage.driver import Readable
+from shoal.engine.storage.forward import ForwardReader
 
 MAX_HEADER_BYTES = 1 << 20
 """Of all the headers and the map of sparse parts that belong to one member, and of the global headers in force."""
@@ -97,7 +98,7 @@ class _Header:
         if self._left < 0:
             raise InvalidArgument(f"archive has extended headers of more than {MAX_HEADER_BYTES} bytes")
         data: bytes = self._source.read(size)
-        if any(len(found[0]) > MAX_DIGITS for found in re.finditer(rb"[0-9]+", data)):
+        if size > MAX_DIGITS and any(len(found[0]) > MAX_DIGITS for found in re.finditer(rb"[0-9]+", data)):
             raise InvalidArgument("archive has a header with a number that is none")
         return data
 
@@ -125,8 +126,8 @@ def faults_named() -> Iterator[None]:
 
 def open_stream(stream: Readable) -> tarfile.TarFile:
     """To be read once, from front to back."""
-    # its stubs ask for more than a stream's `read`, which is all that mode "r|" uses
-    return tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=BoundedTarInfo)
+    # its stubs ask for more than what it uses
+    return tarfile.open(fileobj=cast("IO[bytes]", ForwardReader(stream)), mode="r:", tarinfo=BoundedTarInfo)
 
 
 def open_file(path: Path) -> tarfile.TarFile:

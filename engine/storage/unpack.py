@@ -161,16 +161,16 @@ class _Unpacker:
     def _file(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
         with os.fdopen(descriptor, "wb", buffering=0) as target:
-            if member.issparse():
-                self._parts(member, target)
-            elif source := self._archive.extractfile(member):
-                _copy(source, target, member.size, member.name)
+            self._content(member, target)
         self._bytes += member.size
 
-    def _parts(self, member: tarfile.TarInfo, target: IO[bytes]) -> None:
+    def _content(self, member: tarfile.TarInfo, target: IO[bytes]) -> None:
         """A sparse file stays one: a hole takes no room, whatever its length. The parts lie one after the other."""
         source = cast("IO[bytes]", self._archive.fileobj)
         source.seek(member.offset_data)
+        if not member.issparse():
+            _copy(source, target, member.size, member.name)
+            return
         for offset, size in sparse_parts(member):
             target.seek(offset)
             _copy(source, target, size, member.name)
