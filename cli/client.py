@@ -54,15 +54,17 @@ class Client:
         except OSError as error:
             raise ClientError(f"cannot reach a daemon at {self.host}: {error}. Is shoald running?") from error
 
-    def call(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
+    def call(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None, *,
+             headers: Mapping[str, str] | None = None) -> Any:
         """The decoded answer; None where it is empty. Raises ClientError with the daemon's message."""
-        with self._answer(method, path, query, _json(body)) as answer:
+        sent = {**(JSON if body is not None else {}), **(headers or {})}
+        with self._answer(method, path, query, _json(body), sent) as answer:
             text = answer.read()
         return json.loads(text) if text.strip() else None
 
     def text(self, method: str, path: str, query: dict[str, Any] | None = None) -> bytes:
         """The answer's body as it is."""
-        with self._answer(method, path, query, None) as answer:
+        with self._answer(method, path, query, None, {}) as answer:
             return answer.read()
 
     def upload(self, path: str, query: dict[str, Any], content: BinaryIO, headers: Mapping[str, str] | None = None
@@ -72,14 +74,15 @@ class Client:
         with self._answer("POST", path, query, content, more) as answer:
             yield from _messages(answer)
 
-    def messages(self, method: str, path: str, query: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def messages(self, method: str, path: str, query: dict[str, Any] | None = None, *,
+                 headers: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
         """The JSON messages of a streaming answer."""
-        with self._answer(method, path, query, None) as answer:
+        with self._answer(method, path, query, None, headers or {}) as answer:
             yield from _messages(answer)
 
     def frames(self, path: str, query: dict[str, Any] | None = None) -> Iterator[tuple[int, bytes]]:
         """The (stream, bytes) frames of a multiplexed answer, as logs have them."""
-        with self._answer("GET", path, query, None) as answer:
+        with self._answer("GET", path, query, None, {}) as answer:
             while header := answer.read(_FRAME.size):
                 stream, length = _FRAME.unpack(header)
                 yield stream, answer.read(length)
@@ -99,13 +102,12 @@ class Client:
 
     def _answer(
         self, method: str, path: str, query: dict[str, Any] | None, body: Any,
-        headers: Mapping[str, str] = JSON,
+        headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
         connection = self._connect()
         chunked = body is not None and not isinstance(body, bytes)
         try:
-            connection.request(method, self._target(path, query), body, headers if body is not None else {},
-                               encode_chunked=chunked)
+            connection.request(method, self._target(path, query), body, headers, encode_chunked=chunked)
             answer = connection.getresponse()
         except OSError as error:
             raise ClientError(f"cannot talk to {self.host}: {error}") from error

@@ -17,8 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from shoal.api.errors import InvalidArgument
+from shoal.api.reference import DEFAULT_DOMAIN, parse
 
 HELPER_TIMEOUT_S = 30
+HUB = "https://index.docker.io/v1/"
+"""What `docker login` calls Docker Hub."""
+
 TOKEN_USER = "<token>"  # noqa: S105 (as helpers call an account whose secret is an identity token)
 
 Account = dict[str, str]
@@ -27,22 +31,41 @@ Account = dict[str, str]
 
 def accounts() -> dict[str, Account]:
     """By server, as they were logged in to. Raises InvalidArgument where the file or a helper cannot be used."""
+    found, helpers, store = _read()
+    stored = _ask(store, "list", "") if store else {}
+    for server, program in {**dict.fromkeys(stored, store), **helpers}.items():
+        found[server] = _stored(program, server)
+    return {server: known for server, known in found.items() if any(known.values())}
+
+
+def account_at(domain: str) -> Account:
+    """The one at the registry of an image's name; {} for none. Raises as `accounts` does."""
+    found, helpers, store = _read()
+    server = HUB if domain == DEFAULT_DOMAIN else domain
+    program = helpers.get(server) or store
+    known = _stored(program, server) if program else next(
+        (known for name, known in found.items() if server in (name, _host(name))), {})
+    return known if any(known.values()) else {}
+
+
+def _host(server: str) -> str:
+    """Pure. Old files name servers by URLs."""
+    return server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _read() -> tuple[dict[str, Account], dict[str, str], str]:
+    """The file's own accounts, the helpers for servers, and the helper for all others."""
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     try:
         config = json.loads(path.read_bytes())
         if not isinstance(config, dict):
             raise InvalidArgument(f"{path}: it is not a JSON object")
         found = {server: account(entry) for server, entry in (config.get("auths") or {}).items()}
-        helpers: dict[str, str] = config.get("credHelpers") or {}
-        store: str = config.get("credsStore") or ""
-        stored = _ask(store, "list", "") if store else {}
+        return found, config.get("credHelpers") or {}, config.get("credsStore") or ""
     except FileNotFoundError:
-        return {}
+        return {}, {}, ""
     except (OSError, ValueError, AttributeError) as error:
         raise InvalidArgument(f"{path}: {error}") from error
-    for server, program in {**dict.fromkeys(stored, store), **helpers}.items():
-        found[server] = _stored(program, server)
-    return {server: known for server, known in found.items() if any(known.values())}
 
 
 def account(entry: dict[str, str]) -> Account:
@@ -73,6 +96,12 @@ def _ask(program: str, action: str, server: str) -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         raise InvalidArgument(f"{command} {action}: {error}") from error
     return said if isinstance(said, dict) else {}
+
+
+def account_header(reference: str) -> dict[str, str]:
+    """The header of a pull or push of the image, or of a service of it; none where there is no account."""
+    known = account_at(parse(reference).domain)
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(known).encode()).decode()} if known else {}
 
 
 def keyring_header() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from shoal.cli.client import Client
+from shoal.cli.dockerconfig import account_header
 from shoal.cli.output import age, reading, short, table
 
 
@@ -63,23 +64,23 @@ def _upload(client: Client, path: str, query: dict[str, Any], file: Path) -> Non
 @click.argument("reference")
 @click.pass_obj
 def pull(client: Client, platform: str, reference: str) -> None:
-    """Bring an image here from its registry."""
+    """Bring an image here from its registry. Accounts are those of `docker login`."""
     name, word = _name_and_tag(reference) if "@" not in reference else reference.split("@", 1)
-    _tell(client, "/images/create", {"fromImage": name, "tag": word, "platform": platform})
+    _tell(client, "/images/create", {"fromImage": name, "tag": word, "platform": platform}, account_header(reference))
 
 
 @image.command()
 @click.argument("reference")
 @click.pass_obj
 def push(client: Client, reference: str) -> None:
-    """Send an image to the registry of its name."""
+    """Send an image to the registry of its name. Accounts are those of `docker login`."""
     name, word = _name_and_tag(reference)
-    _tell(client, f"/images/{name}/push", {"tag": word})
+    _tell(client, f"/images/{name}/push", {"tag": word}, account_header(reference))
 
 
-def _tell(client: Client, path: str, query: dict[str, Any]) -> None:
+def _tell(client: Client, path: str, query: dict[str, Any], headers: dict[str, str]) -> None:
     """Do it, and show what is no mere figure of progress."""
-    for message in client.messages("POST", path, query):
+    for message in client.messages("POST", path, query, headers=headers):
         if message.get("status") and not message.get("progress"):
             click.echo(f"{message['id']}: {message['status']}" if message.get("id") else message["status"])
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from shoal.cli.client import STDERR, Client, ClientError
+from shoal.cli.dockerconfig import account_header
 from shoal.cli.output import age, counting, pairs, short, size, table
 
 POLL_S = 0.2
@@ -39,13 +40,15 @@ def service() -> None:
 @click.option("--limit-cpu", type=float, default=0.0)
 @click.option("--limit-pids", type=int, default=0)
 @click.option("--restart-condition", type=click.Choice(["any", "on-failure", "none"]), default="any")
+@click.option("--with-registry-auth", is_flag=True, help="Its hosts may use your account at the image's registry.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it runs.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def create(client: Client, /, **options: Any) -> None:
     """Run COMMAND of IMAGE as a service."""
-    made = client.call("POST", "/services/create", body=_spec(options))
+    account = account_header(options["image"]) if options["with_registry_auth"] else {}
+    made = client.call("POST", "/services/create", body=_spec(options), headers=account)
     click.echo(made["ID"])
     if not options["detach"]:
         converge(client, made["ID"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -75,6 +76,21 @@ def test_a_service_has_the_password_that_came_with_it_and_keeps_it(swarm: Machin
     until(lambda: SENT.encode() in kept.read_bytes(), "the host knows it, and only root reads that")
     assert kept.stat().st_mode & 0o077 == 0
     assert "team/private" in told and SENT not in told and "secret" not in told
+
+
+def test_the_shoal_command_uses_the_account_of_docker_login(swarm: Machine) -> None:
+    def shoal(*words: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{swarm.socket}", *words],
+                              text=True, capture_output=True, check=False, timeout=60, env=swarm.environment())
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout
+
+    assert "Downloaded newer image" in shoal("image", "pull", NAME)
+    shoal("image", "push", NAME)
+    shoal("image", "rm", NAME)
+    shoal("service", "create", "--detach", "--with-registry-auth", "--name", "web", NAME, "sh", "-c",
+          "trap exit TERM; sleep 1000 & wait")
+    until(lambda: "Running" in column(swarm, "CurrentState"), "its task has the account")
 
 
 def test_a_long_password_comes_through(swarm: Machine, tmp_path: Path) -> None:

@@ -56,6 +56,32 @@ def test_of_helpers(folder: Path) -> None:
                                        "two.example.org": {"identitytoken": "tok"}}
 
 
+@pytest.mark.parametrize(("reference", "found"), [
+    ("a:5000/x", {"username": "me", "password": "p:w"}),
+    ("busybox", {"username": "hub", "password": "p"}),
+    ("old.example.org/x:v1", {"username": "old", "password": "p"}),
+    ("two.example.org/x", {"identitytoken": "tok"}),
+    ("other.example.org/x", {}),
+    ("a/x", {"username": "hub", "password": "p"}),
+])
+def test_the_one_for_an_image(folder: Path, reference: str, found: dict[str, str]) -> None:
+    """No other helper is asked than the one that may know."""
+    def kept(account: str) -> dict[str, str]:
+        return {"auth": base64.b64encode(account.encode()).decode()}
+
+    write(folder, {"auths": {"a:5000": kept("me:p:w"), "https://index.docker.io/v1/": kept("hub:p"),
+                             "https://old.example.org/v1/": kept("old:p"), "other.example.org": {}},
+                   "credHelpers": {"two.example.org": "test", "locked": "test"}})
+    sent = dockerconfig.account_header(reference)
+    assert (json.loads(base64.urlsafe_b64decode(sent["X-Registry-Auth"])) if sent else {}) == found
+
+
+def test_the_one_that_the_helper_of_all_has(folder: Path) -> None:
+    write(folder, {"credsStore": "test"})
+    assert dockerconfig.account_at("one.example.org") == {"username": "me", "password": "pw"}
+    assert dockerconfig.account_at("gone.example.org") == {}
+
+
 @pytest.mark.parametrize(("document", "said"), [
     ({"auths": {"a": {"auth": "!"}}}, "config.json"),
     ([], "not a JSON object"),
