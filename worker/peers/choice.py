@@ -47,17 +47,17 @@ class Choice:
         else:
             self.lost(host)
 
-    def busy(self, host: str) -> None:
-        """It is asked again after the others."""
+    def again(self, host: str) -> None:
+        """It is asked again after the others: it is busy, or what it gave was spoilt by another one."""
         self._waiting.append(host)
 
     def lost(self, host: str) -> None:
         """It does not have the blob, or broke off."""
         self.failed.add(host)
 
-    def drop(self, *hosts: str) -> None:
-        """They lied, or are too slow: nothing more of this pull is taken from them."""
-        self._banned |= set(hosts)
+    def drop(self, host: str) -> None:
+        """It lied, or is too slow: nothing more of this pull is taken from it."""
+        self._banned.add(host)
 
     def _counts(self, host: str) -> bool:
         return host not in self._banned and host not in self.failed

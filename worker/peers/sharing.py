@@ -64,7 +64,7 @@ class Sharing:
         await self._check(digest, node_id)
         with await self._open(digest) as file:
             size = os.fstat(file.fileno()).st_size
-            if size < LEAST_BYTES:
+            if size < LEAST_BYTES or self._describes(digest):
                 return await self._send(request, file, size)
             asker, failed = _asker(request)
             clock = asyncio.get_running_loop().time
@@ -92,6 +92,11 @@ class Sharing:
             manifests, private = {coming.manifest}, coming.private
         if private and not await self._is_allowed(node_id, manifests):
             raise PermissionDenied(f"blob {digest} is of a private image that no task of node {node_id} uses")
+
+    def _describes(self, digest: str) -> bool:
+        """Whether it is no layer: a manifest, an index or a configuration."""
+        records = [self._images.record(image_id) for image_id in self._images.holders_of(digest)]
+        return bool(records) and not any(digest in record.layers for record in records)
 
     async def _is_allowed(self, node_id: str, manifests: set[str]) -> bool:
         now = asyncio.get_running_loop().time()

@@ -1,7 +1,7 @@
 """An image from other hosts of the swarm: a source for the engine's pulls. Nothing is believed: digests decide.
 
-A layer may come in pieces from several hosts, one after the other; where its bytes turn out wrong, all
-of them are dropped and it begins anew.
+A layer may come in pieces from several hosts, one after the other. Where its bytes turn out wrong, it begins
+anew, whole from one host: who lies alone is dropped.
 """
 
 from __future__ import annotations
@@ -131,13 +131,17 @@ class Taking:
                 elif answer.status == 300:
                     choice.sent_on(host, shuffled(await _named(answer)))
                 elif answer.status == 503:
-                    choice.busy(host)
+                    choice.again(host)
                     await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 (spreads askers)
                 else:
                     choice.lost(host)
         except Lied:
             log.warning("event=peers-lied hosts=%s blob=%s", ",".join(sorted(part.givers)), part.wanted.digest)
-            choice.drop(*part.givers)
+            if len(part.givers) == 1:
+                choice.drop(host)
+            else:  # one of several: each has to show by itself
+                part.mixed = False
+                choice.again(host)
             part.restart()
         except Slow:
             log.warning("event=peer-slow host=%s blob=%s", host, part.wanted.digest)
@@ -146,6 +150,8 @@ class Taking:
             log.info("event=peer-failed host=%s blob=%s why=%s", host, part.wanted.digest,
                      error or type(error).__name__)
             choice.lost(host)
+            if not part.mixed:
+                part.restart()
 
     async def _small(self, digest: str, most_bytes: int) -> bytes:
         """A blob that any one of the hosts gives. Raises Unavailable."""
@@ -173,6 +179,7 @@ class _Part:
         self.wanted = wanted
         self.givers: set[str] = set()
         self.whole = False
+        self.mixed = True  # several may give pieces of it
         self._file = file
         self._writer = BlobWriter(file)
 

@@ -45,12 +45,12 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.005)
 
 
-def write_certificate(folder: Path, swarm: Swarm, node_id: str, role: Role) -> HostTLS:
+def write_certificate(folder: Path, swarm: Swarm, node_id: str, role: Role, cluster_id: str = CLUSTER) -> HostTLS:
     cluster = swarm.store.view().cluster
     assert cluster is not None
     key = new_key()
     folder.mkdir(parents=True, exist_ok=True)
-    certificate = issue(cluster.root_ca, new_request(key), node_id=node_id, role=role, cluster_id=CLUSTER,
+    certificate = issue(cluster.root_ca, new_request(key), node_id=node_id, role=role, cluster_id=cluster_id,
                         lifetime_ns=10**9 * 86400, now=time.time())
     for name, text in (("node.key", key), ("node.crt", certificate), ("ca.crt", cluster.root_ca.cert_pem)):
         (folder / name).write_text(text)

@@ -75,7 +75,7 @@ def test_hosts_are_asked_in_turn_and_no_more_once_lost():
     choice.lost("a")
     assert choice.next() == "b"
     assert not choice.has_other
-    choice.busy("b")
+    choice.again("b")
     assert choice.next() == "b"
     choice.lost("b")
     assert choice.next() is None and choice.failed == {"a", "b"}
