@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 
@@ -83,7 +82,8 @@ def _drop(store: Store, name: Repository, digest: Digest, begin: float, grace_s:
 
 
 def _blobs(store: Store) -> list[Digest]:
-    found = (f"{path.parents[2].name}:{path.parent.name}" for path in store.layout.blobs.glob("*/*/*/data"))
+    """Also those of which only the folder is left: a collection was killed in the middle."""
+    found = (f"{path.parents[1].name}:{path.name}" for path in store.layout.blobs.glob("*/*/*"))
     return [names.Digest(each) for each in found if names.is_digest(each)]
 
 
@@ -94,6 +94,8 @@ def _sweep(store: Store, digest: Digest, begin: float, grace_s: float, dry: bool
         try:
             found = path.stat()
         except FileNotFoundError:
+            if not dry:
+                shutil.rmtree(path.parent, ignore_errors=True)
             return None
         now = time.time()
         if not collection.may_go(now - found.st_mtime, grace_s, max(now - begin, 0.0)):
@@ -104,14 +106,16 @@ def _sweep(store: Store, digest: Digest, begin: float, grace_s: float, dry: bool
 
 
 def _drop_links(store: Store) -> None:
-    """Links of repositories to blobs and to referrers that are no more."""
+    """Links of repositories to blobs and to referrers that are no more, and folders whose link is gone."""
     for name in store.repositories():
         for digest in list(store.layers(name)):
             with store.locked(exclusive=True):
                 if not store.layout.blob(digest).exists():
-                    with contextlib.suppress(FileNotFoundError):
-                        shutil.rmtree(store.layout.layer(name, digest).parent)
+                    shutil.rmtree(store.layout.layer(name, digest).parent, ignore_errors=True)
         for subject, digest in list(store.referrer_links(name)):
             with store.locked(exclusive=True):
                 if not store.layout.revision(name, digest).exists():
                     store.drop_referrer(name, subject, digest)
+        with store.locked(exclusive=True):
+            for folder in list(store.without_link(name)):
+                shutil.rmtree(folder, ignore_errors=True)

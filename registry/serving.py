@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_keys: tuple[Path, ...] = ()
     proxy: str = ""
     proxy_credentials: tuple[str, str] | None = None
+    proxy_tag_ttl_s: float = 0.0
     deletes: bool = False
     stale_upload_s: float = 7 * 24 * 3600.0
     most_uploads: int = MOST_UPLOADS
@@ -86,7 +87,8 @@ def application(settings: Settings) -> web.Application:
     store = Store(settings.root)
     uploads = Uploads(store, settings.most_uploads, settings.largest_blob_bytes)
     allowed = authenticator(settings)
-    upstream = Upstream(settings.proxy, store, uploads, settings.proxy_credentials) if settings.proxy else None
+    upstream = Upstream(settings.proxy, store, uploads, settings.proxy_credentials, settings.proxy_tag_ttl_s
+                        ) if settings.proxy else None
     registry = Registry(store, uploads, allowed, deletes=settings.deletes, upstream=upstream)
     metrics = Metrics(uploads)
 

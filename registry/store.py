@@ -200,6 +200,16 @@ class Store:
                     for digest in self._links(Path(entry.path)):
                         yield Digest(subject), digest
 
+    def without_link(self, name: Repository) -> Iterator[Path]:
+        """The folders of tags, manifests and blobs that who was killed in the middle left without their link."""
+        for tag in _entries(self.layout.tags(name)):
+            if not Path(tag.path, "current/link").exists():
+                yield Path(tag.path)
+        for top in (self.layout.manifests(name) / "revisions", self.layout.repositories / name / "_layers"):
+            for algorithm in _entries(top):
+                yield from (Path(entry.path) for entry in _entries(Path(algorithm.path))
+                            if not Path(entry.path, "link").exists())
+
     def _links(self, folder: Path) -> Iterator[Digest]:
         """The digests below a folder of ALGORITHM/HEX/link."""
         for algorithm in _entries(folder):

@@ -34,10 +34,12 @@ def registry() -> None:
 @click.option("--proxy", default="", metavar="URL", help="Be a cache of this registry.")
 @click.option("--proxy-user", default="")
 @click.option("--proxy-password-file", type=_file)
+@click.option("--proxy-ttl", "proxy_tag_ttl_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS",
+              help="How long a tag is served before it is compared again; by default each time.")
 @click.option("--delete", "deletes", is_flag=True, help="Allow tags, manifests and blobs to be deleted.")
 def serve(root: Path, listen: str, tls_cert: Path | None, tls_key: Path | None, htpasswd: Path | None, token_realm: str,
           token_service: str, token_issuer: str, token_keys: tuple[Path, ...], proxy: str, proxy_user: str,
-          proxy_password_file: Path | None, deletes: bool) -> None:
+          proxy_password_file: Path | None, proxy_tag_ttl_s: float, deletes: bool) -> None:
     """Serve until interrupted."""
     import asyncio
 
@@ -56,7 +58,8 @@ def serve(root: Path, listen: str, tls_cert: Path | None, tls_key: Path | None, 
         root=root, host=host.strip("[]") or "0.0.0.0", port=int(port),  # noqa: S104 # :PORT means every address
         tls_cert=tls_cert, tls_key=tls_key, htpasswd=htpasswd, token_realm=token_realm, token_service=token_service,
         token_issuer=token_issuer, token_keys=token_keys, proxy=proxy,
-        proxy_credentials=(proxy_user, password) if proxy_user else None, deletes=deletes,
+        proxy_credentials=(proxy_user, password) if proxy_user else None, proxy_tag_ttl_s=proxy_tag_ttl_s,
+        deletes=deletes,
     )))
 
 

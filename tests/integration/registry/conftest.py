@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import http.client
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bcrypt
 import pytest
 
 DEADLINE_S = 60
@@ -129,3 +131,14 @@ def serve(processes):
 def serve_docker(processes, tmp_path):
     """serve_docker(root): Docker's."""
     return lambda root: dockers(processes, root, tmp_path / f"docker-{len(processes)}.yml")
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.fixture
+def users(tmp_path):
+    path = tmp_path / "htpasswd"
+    path.write_text(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    return path

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -150,6 +151,70 @@ def test_collections_beside_pushes(serve, tmp_path):
         assert server.call("GET", f"/v2/a/manifests/v{number}").body == manifest
         for each in blobs:
             assert server.call("GET", f"/v2/a/blobs/{digest(each)}").body == each
+
+
+KILLED = """
+import os, signal, sys
+
+left = int(sys.argv.pop(1))
+
+def count(event, _):
+    global left
+    if event in ("os.remove", "os.rmdir"):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+from shoal.cli.main import main
+sys.addaudithook(count)
+main()
+"""
+"""The command, killed just before the removal of a file or a folder whose number is given."""
+
+
+def test_a_collection_that_is_killed(serve, serve_docker, tmp_path):
+    """What is needed stays whole, and the next collection goes on."""
+    root = tmp_path / "store"
+    server, store = serve(root, "--delete"), Store(root)
+    tags = [f"kept-{number}" for number in range(3)]
+    kept = {tag: push_image(server, "a", tag, tag.encode()) for tag in tags}
+    needed = set(store.layout.blobs.glob("*/*/*/data"))
+    for number in range(4):
+        push_image(server, "a", "gone", f"gone {number}".encode())
+        push_blob(server, "b", f"of no image {number}".encode())
+    server.call("DELETE", "/v2/a/manifests/gone")
+    server.kill()
+    age(store)
+    words = ("registry", "gc", "--delete-untagged", "--root", str(root))
+    for number in (1, 2, 5, 14):
+        done = subprocess.run([sys.executable, "-c", KILLED, str(number), *words], stdout=subprocess.DEVNULL,
+                              timeout=DEADLINE_S)
+        assert done.returncode == -signal.SIGKILL
+        assert needed < set(store.layout.blobs.glob("*/*/*/data"))
+    collect(store, untagged=True)
+    assert set(store.layout.blobs.glob("*/*/*/data")) == needed
+    for each in (serve(root), serve_docker(root)):
+        assert sorted(each.call("GET", "/v2/a/tags/list").json["tags"]) == tags
+        for tag, found in kept.items():
+            answer = each.call("GET", f"/v2/a/manifests/{tag}", Accept=pushing.OCI_MANIFEST)
+            assert answer.headers["Docker-Content-Digest"] == found
+            assert each.call("GET", f"/v2/a/blobs/{digest(tag.encode())}").body == tag.encode()
+
+
+def test_what_a_killed_collection_left_half_removed(serve, tmp_path):
+    """Folders without what they were for: of a blob, a tag, a manifest, a link to a blob."""
+    root = tmp_path / "store"
+    server, store, name = serve(root), Store(root), Repository("a")
+    found = push_image(server, "a", "x")
+    blob = push_blob(server, "a", b"of no image")
+    files = [store.layout.blob(digest(b"nothing")), store.layout.tag(name, "gone"),
+             store.layout.revision(name, digest(b"gone")), store.layout.layer(name, digest(b"gone"))]
+    for path in files:
+        path.parent.mkdir(parents=True)
+    collect(store)
+    assert not any(path.parent.exists() for path in files)
+    assert store.resolve(name, "x") == found
+    assert store.layout.blob(blob).exists()  # it is young
 
 
 def test_untagged_manifests(serve, tmp_path):

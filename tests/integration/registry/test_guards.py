@@ -1,7 +1,6 @@
-"""Users, tokens, TLS, bounds and caches."""
+"""Users, tokens, TLS and bounds."""
 
 import asyncio
-import base64
 import contextlib
 import datetime
 import http.client
@@ -25,19 +24,8 @@ from shoal.registry.manifests import OCI_MANIFEST, Manifest
 from shoal.registry.names import Digest, Repository, Tag
 from shoal.registry.store import Store
 from shoal.registry.uploads import Uploads
-from tests.integration.registry.conftest import DEADLINE_S
+from tests.integration.registry.conftest import DEADLINE_S, basic
 from tests.integration.registry.pushing import digest, push_blob, push_image
-
-
-def basic(user, password):
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-@pytest.fixture
-def users(tmp_path):
-    path = tmp_path / "htpasswd"
-    path.write_text(f"ann:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
-    return path
 
 
 def test_htpasswd(serve, tmp_path, users):
@@ -168,61 +156,6 @@ def test_options_that_make_no_sense(tmp_path, options):
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 1
     assert done.stderr.startswith("shoal: ")
-
-
-def test_a_cache(serve, serve_docker, tmp_path):
-    """Of Docker's registry: what was asked for once is served when that is gone; a tag that moved is followed."""
-    docker = serve_docker(tmp_path / "docker")
-    cache = serve(tmp_path / "cache", "--proxy", f"http://{docker.address}")
-    layer = os.urandom(3 << 20)
-    old = push_image(docker, "a/b", "v1", b"old")
-    assert cache.call("GET", "/v2/a/b/manifests/v1").headers["Docker-Content-Digest"] == old
-    new = push_image(docker, "a/b", "v1", layer)
-    assert cache.call("GET", "/v2/a/b/manifests/v1").headers["Docker-Content-Digest"] == new
-    for part, code in (("manifests/none", "MANIFEST_UNKNOWN"), ("blobs/sha256:" + "0" * 64, "BLOB_UNKNOWN")):
-        answer = cache.call("GET", f"/v2/a/b/{part}")
-        assert (answer.status, answer.code) == (404, code)
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(cache.call("GET", f"/v2/a/b/blobs/{digest(layer)}").body))
-               for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(DEADLINE_S)
-    assert found == [layer] * 4
-    assert cache.call("POST", "/v2/a/b/blobs/uploads/").code == "UNSUPPORTED"
-    docker.kill()
-    for reference in ("v1", new):
-        assert cache.call("GET", f"/v2/a/b/manifests/{reference}").headers["Docker-Content-Digest"] == new
-    assert cache.call("GET", f"/v2/a/b/blobs/{digest(layer)}").body == layer
-    missing = cache.call("GET", "/v2/a/b/manifests/other")
-    assert (missing.status, missing.code) == (502, "UNAVAILABLE")
-
-
-def test_a_cache_believes_nothing(serve, tmp_path):
-    """A blob that is not what its name says is neither served nor kept."""
-    liar = serve(tmp_path / "liar")
-    push_image(liar, "a", "x", b"what it says")
-    store = Store(tmp_path / "liar")
-    store.layout.blob(digest(b"what it says")).write_bytes(b"something else")
-    cache = serve(tmp_path / "cache", "--proxy", f"http://{liar.address}")
-    assert cache.call("GET", "/v2/a/manifests/x").status == 200
-    answer = cache.call("GET", f"/v2/a/blobs/{digest(b'what it says')}")
-    assert (answer.status, answer.code) == (502, "UNAVAILABLE")
-    assert not list((tmp_path / "cache/docker/registry/v2/repositories/a/_uploads").iterdir())
-
-
-def test_a_cache_with_credentials(serve, tmp_path, users):
-    source = serve(tmp_path / "store", "--htpasswd", str(users))
-    content = b"guarded"
-    path = f"/v2/a/blobs/uploads/?digest={digest(content)}"
-    assert source.call("POST", path, content, Authorization=basic("ann", "secret")).status == 201
-    (tmp_path / "password").write_text("secret\n")
-    cache = serve(tmp_path / "cache", "--proxy", f"http://{source.address}", "--proxy-user", "ann",
-                  "--proxy-password-file", str(tmp_path / "password"))
-    assert cache.call("GET", f"/v2/a/blobs/{digest(content)}").body == content
-    without = serve(tmp_path / "without", "--proxy", f"http://{source.address}")
-    assert without.call("GET", f"/v2/a/blobs/{digest(content)}").status == 502
 
 
 async def test_bounds(tmp_path):
