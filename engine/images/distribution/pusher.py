@@ -142,11 +142,13 @@ class Pusher:
     async def _blob(self, repository: Repository, name: Reference, blob: Sent, path: Path, step: Step) -> None:
         if await is_there(repository, blob.digest):
             step.say("Layer already exists")
-        elif source := await mounted(repository, blob.digest, self._sources(name, blob.digest)):
+            return
+        source, begun = await mounted(repository, blob.digest, self._sources(name, blob.digest))
+        if source:
             step.say(f"Mounted from {source}")
         else:
             await upload(repository, blob.digest, path, lambda done: step.count("Pushing", done, blob.size),
-                         sent_bytes=self._sent_bytes)
+                         sent_bytes=self._sent_bytes, begun=begun)
             step.say("Pushed")
 
     def _sources(self, name: Reference, blob: str) -> list[str]:

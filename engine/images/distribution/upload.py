@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -32,8 +33,12 @@ async def is_there(repository: Repository, digest: str) -> bool:
     return await retried(repository.policy, look)
 
 
-async def mounted(repository: Repository, digest: str, sources: Iterable[str]) -> str:
-    """Which of the other repositories of that registry the blob was mounted from; "" for none."""
+async def mounted(repository: Repository, digest: str, sources: Iterable[str]) -> tuple[str, URL | None]:
+    """Which of the other repositories of that registry the blob was mounted from; "" for none.
+
+    With it an upload that the registry began in place of the mount, if any: to go on with.
+    """
+    begun: URL | None = None
     for source in sources:
         path = f"{repository.path}/blobs/uploads/?mount={digest}&from={source}"
         try:
@@ -42,15 +47,28 @@ async def mounted(repository: Repository, digest: str, sources: Iterable[str]) -
                                       expect=(201, 202))
         except Refused:
             continue  # it is not for us to read there
+        if begun is not None:
+            await _abandon(repository, begun)
         if answer.status == 201:
-            return source
-    return ""
+            return source, None
+        location = answer.headers.get("Location", "")
+        begun = answer.url.join(URL(location, encoded=True)) if location else None
+    return "", begun
+
+
+async def _abandon(repository: Repository, begun: URL) -> None:
+    """Give an upload back. Where that fails, the registry purges it in its own time."""
+    with suppress(*FAILURES, Refused):
+        async with repository.registry.request("DELETE", str(begun), scope=repository.scope, base=begun,
+                                               expect=(200, 202, 204)):
+            pass
 
 
 async def upload(repository: Repository, digest: str, path: Path, count: Count, *,
-                 sent_bytes: int = SENT_BYTES) -> None:
-    """Send the blob. Raises Refused, or ShoalError when the policy gives up."""
-    run = _Upload(repository.registry, repository, digest, path, count, sent_bytes)
+                 sent_bytes: int = SENT_BYTES, begun: URL | None = None) -> None:
+    """Send the blob, by an upload that is `begun` if there is one. Raises Refused; ShoalError when the policy gives up.
+    """
+    run = _Upload(repository.registry, repository, digest, path, count, sent_bytes, begun)
     attempts = Attempts(repository.policy)
     while True:
         before = run.done
@@ -69,18 +87,20 @@ class _Upload:
     """`done`: bytes that the registry has said it has."""
 
     def __init__(self, registry: Registry, repository: Repository, digest: str, path: Path, count: Count,
-                 sent_bytes: int) -> None:
+                 sent_bytes: int, begun: URL | None) -> None:
         self._registry, self._repository = registry, repository
         self._digest, self._path, self._count = digest, path, count
         self._size = path.stat().st_size
         self._sent_bytes = sent_bytes
-        self._location: URL | None = None
+        self._location = begun
+        self._untouched = begun is not None
         self.done = 0
 
     async def go_on(self) -> None:
+        untouched, self._untouched = self._untouched, False
         if self._location is None:
             await self._begin()
-        else:
+        elif not untouched:
             await self._ask()
         while self._size - self.done > self._sent_bytes:
             await self._chunk(self.done + self._sent_bytes)
