@@ -8,14 +8,14 @@ or without managers.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import msgspec
 
-from shoal.api.errors import NotFound, PermissionDenied, ShoalError, Unavailable
+from shoal.api.errors import NotFound, PermissionDenied, Unavailable
 from shoal.api.membership import VXLAN_PORT
 from shoal.api.messages import (
     Applied,
@@ -33,7 +33,6 @@ from shoal.api.messages import (
     NetworkService,
     Release,
     Reply,
-    Request,
     SessionInfo,
     StatusAck,
     ToAgent,
@@ -45,15 +44,13 @@ from shoal.worker.assignments import Desired, Sequence
 from shoal.worker.credentials import Credentials
 from shoal.worker.enroll import with_port
 from shoal.worker.executor import Executor
+from shoal.worker.questions import Questions
 from shoal.worker.renew import Renewer
 from shoal.worker.reporter import Reporter
 from shoal.worker.session import Dialer, Session, SessionLost, keep
 from shoal.worker.tasks import Tasks
 
 log = logging.getLogger(__name__)
-
-REQUEST_TIMEOUT_S = 20.0
-"""A question to the managers (an attachment, a network's name) is given up after this."""
 
 ASSIGNMENTS_FILE = "assignments.msgpack"
 
@@ -96,11 +93,8 @@ class Agent:
         self._desired = Desired(credentials.folder / ASSIGNMENTS_FILE, identity.node_id)
         self._dialer = Dialer(credentials.client)
         self._renewer = Renewer(credentials, self.addresses)
-        self._session: Session | None = None
-        self._session_open = asyncio.Event()
+        self._questions = Questions()
         self._session_id = ""
-        self._numbers = itertools.count(1)
-        self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._attached: dict[str, dict[str, str]] = {}  # container id → network id → task id
         self._running: asyncio.Task[None] | None = None
         self._failed: Callable[[BaseException], None] = lambda error: None
@@ -136,14 +130,14 @@ class Agent:
         """Wait for a session; whether there is one."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._session_open.wait()
+                await self._questions.open.wait()
         except TimeoutError:
             return False
         return True
 
     @property
     def connected(self) -> bool:
-        return self._session is not None
+        return self._questions.session is not None
 
     def addresses(self) -> list[str]:
         """Where managers were last known, the leader first."""
@@ -160,8 +154,7 @@ class Agent:
         self, network: str, container_id: str, name: str, aliases: tuple[str, ...] = (), address: str = ""
     ) -> EndpointRequest:
         """A place for a container on an attachable network. Raises ShoalError with the managers' reason."""
-        number = next(self._numbers)
-        reply = await self._ask(number, Attach(
+        reply = await self._questions.ask(lambda number: Attach(
             id=number, network=network, container_id=container_id, name=name, aliases=aliases, address=address))
         if reply.attachment is None or not reply.attachment.attachments:
             raise Unavailable(f"the managers gave container {container_id} no address on network {network}")
@@ -177,9 +170,8 @@ class Agent:
         held = self._attached.get(container_id, {})
         for one in [network_id] if network_id else list(held):
             if (task_id := held.get(one)) is not None:
-                number = next(self._numbers)
                 try:
-                    await self._ask(number, Detach(id=number, task_id=task_id))
+                    await self._questions.ask(partial(_detach, task_id))
                 except NotFound:
                     log.debug("event=detached-already task=%s", task_id)
                 if held.get(one) == task_id:
@@ -196,9 +188,8 @@ class Agent:
         for known in self._networks.cluster_networks():
             if reference in (known.id, known.name):
                 return known
-        number = next(self._numbers)
         try:
-            reply = await self._ask(number, FindNetwork(id=number, network=reference))
+            reply = await self._questions.ask(lambda number: FindNetwork(id=number, network=reference))
         except NotFound:
             return None
         return reply.network
@@ -207,9 +198,8 @@ class Agent:
         """Which other hosts have it; None where none has it, or no manager can be asked."""
         if not self._shares_images:
             return None
-        number = next(self._numbers)
         try:
-            return (await self._ask(number, FindImage(id=number, image=image))).image
+            return (await self._questions.ask(lambda number: FindImage(id=number, image=image))).image
         except NotFound:
             return None
 
@@ -217,40 +207,16 @@ class Agent:
         """Whether a node may have a private image of this one. Not, where no manager can be asked."""
         if not self._shares_images:
             return False
-        number = next(self._numbers)
         try:
-            await self._ask(number, MayTake(id=number, node_id=node_id, manifest=manifest))
+            await self._questions.ask(lambda number: MayTake(id=number, node_id=node_id, manifest=manifest))
         except (PermissionDenied, Unavailable):
             return False
         return True
 
     @property
     def _shares_images(self) -> bool:
-        return self._session is not None and self._session.info.shares_images
-
-    async def _ask(self, number: int, message: Request) -> Reply:
-        """Ask, and ask again after a reconnect. Raises ShoalError."""
-        try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                while True:
-                    await self._session_open.wait()
-                    session = self._session
-                    if session is None:
-                        continue
-                    answer = self._replies[number] = asyncio.get_running_loop().create_future()
-                    try:
-                        await session.send(message)
-                        reply: Reply = await answer
-                        break
-                    except SessionLost:
-                        continue
-        except TimeoutError:
-            raise Unavailable("the swarm's managers did not answer in time") from None
-        finally:
-            self._replies.pop(number, None)
-        if reply.error:
-            raise error_of(reply)
-        return reply
+        session = self._questions.session
+        return session is not None and session.info.shares_images
 
     # --- the session ---
 
@@ -276,8 +242,8 @@ class Agent:
         self._reporter.reconnected()
         self._fresh_status.set()
         self._learn(session.info)
-        self._session, self.last_error = session, ""
-        self._session_open.set()
+        self._questions.opened(session)
+        self.last_error = ""
         log.info("event=session address=%s session=%s", session.address, session.info.session_id)
         inbox: asyncio.Queue[Assignments] = asyncio.Queue(256)
         async with asyncio.TaskGroup() as group:
@@ -289,12 +255,8 @@ class Agent:
                 group.create_task(_sent(self._tell_images(session.send)))
 
     def _lost(self, why: str) -> None:
-        self._session = None
-        self._session_open.clear()
+        self._questions.lost(why)
         self.last_error = why
-        for answer in self._replies.values():
-            if not answer.done():
-                answer.set_exception(SessionLost(why))
 
     async def _receive(self, session: Session, inbox: asyncio.Queue[Assignments]) -> None:
         sequence = Sequence()
@@ -312,8 +274,7 @@ class Agent:
         elif isinstance(message, Release):
             self._tasks.release(message.task_ids)
         elif isinstance(message, Reply):
-            if (answer := self._replies.get(message.id)) is not None and not answer.done():
-                answer.set_result(message)
+            self._questions.hear(message)
         elif isinstance(message, SessionInfo):
             session.info = message
             self._learn(message)
@@ -406,14 +367,5 @@ def has_network_part(message: Assignments) -> bool:
                 or message.services or message.removed_services)
 
 
-def error_of(reply: Reply) -> ShoalError:
-    """A manager's refusal as the error that it was there."""
-    kinds: dict[int, type[ShoalError]] = {kind.status: kind for kind in _kinds()}
-    return kinds.get(reply.status, ShoalError)(reply.error)
-
-
-def _kinds() -> list[Any]:
-    from shoal.api import errors
-
-    return [errors.InvalidArgument, errors.PermissionDenied, errors.NotFound, errors.Conflict, errors.Unavailable,
-            errors.NotImplementedHere]
+def _detach(task_id: str, number: int) -> Detach:
+    return Detach(id=number, task_id=task_id)
