@@ -226,6 +226,8 @@ def _endpoint(network_id: str, wanted: EndpointRequest, end: EndpointInfo | None
 
 
 def _ipam_config(wanted: EndpointRequest) -> dict[str, Any] | None:
+    if not (wanted.address or wanted.address6 or wanted.link_local):
+        return None
     shown: dict[str, Any] = {"IPv4Address": wanted.address.partition("/")[0], "IPv6Address": wanted.address6,
                              "LinkLocalIPs": list(wanted.link_local)}
     return {key: value for key, value in shown.items() if value} or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -31,6 +32,10 @@ class Lookups(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Callable[[str], Sandbox | None]
     network_of: NetworkOf
     image_id: Callable[[str], str]  # of a reference; "" where there is none such
+
+    def kept(self) -> Lookups:
+        """For one list: many containers are of one image, and on one network."""
+        return msgspec.structs.replace(self, network_of=cache(self.network_of), image_id=cache(self.image_id))
 
 
 # --- which ---

@@ -59,11 +59,12 @@ class ContainerRoutes:
     # --- reading ---
 
     async def list(self, request: web.Request) -> web.Response:
-        found = select(self._engine.all(), filters(request, FILTERS), self._lookups,
+        lookups = self._lookups.kept()
+        found = select(self._engine.all(), filters(request, FILTERS), lookups,
                        everything=flag(request, "all"), limit=number(request, "limit") or 0)
         now = time.time_ns()
         aliases = links_to(self._engine.all())
-        shown = [summary(each, self._lookups, now, aliases.get(each.id, ())) for each in found]
+        shown = [summary(each, lookups, now, aliases.get(each.id, ())) for each in found]
         if flag(request, "size"):
             for container, row in zip(found, shown, strict=True):
                 with suppress(NotFound):  # removed meanwhile

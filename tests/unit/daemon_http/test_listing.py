@@ -1,5 +1,6 @@
 """The words of `docker ps`, and which containers it lists."""
 
+import msgspec
 import pytest
 
 from shoal.api.errors import InvalidArgument, NotFound
@@ -137,3 +138,10 @@ def test_a_line():
     assert shown["Image"] == "busybox"
     assert shown["Ports"] == [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]
     assert summary(ALL[1], LOOKUPS, NOW)["Image"] == "sha256:i2"  # busybox is another image by now
+
+
+def test_a_list_asks_once_about_what_containers_share():
+    asked = []
+    known = msgspec.structs.replace(LOOKUPS, image_id=lambda name: asked.append(name) or LOOKUPS.image_id(name)).kept()
+    assert [summary(each, known, NOW) for each in ALL] == [summary(each, LOOKUPS, NOW) for each in ALL]
+    assert asked == ["busybox"]
