@@ -81,6 +81,34 @@ def test_skopeo(serve, serve_docker, tmp_path):
     assert ours.call("GET", "/v2/c/d/manifests/v2").status == 404
 
 
+def test_skopeo_moves_indexes_and_whole_repositories(serve, tmp_path):
+    """Within one registry by mounts; from one to another by sync; tags are listed and deleted."""
+    plain = ("--src-tls-verify=false", "--dest-tls-verify=false")
+    ours, other = serve(tmp_path / "ours", "--delete"), serve(tmp_path / "other")
+    manifests = [pushing.image(architecture.encode())[0] for architecture in ("amd64", "arm64")]
+    for architecture in ("amd64", "arm64"):
+        push_image(ours, "a", architecture, architecture.encode())
+    index = json.dumps({"schemaVersion": 2, "mediaType": pushing.OCI_INDEX, "manifests": [
+        pushing.describe(each, OCI_MANIFEST, platform={"os": "linux", "architecture": architecture})
+        for each, architecture in zip(manifests, ("amd64", "arm64"), strict=True)]}).encode()
+    assert ours.call("PUT", "/v2/a/manifests/all", index, Content_Type=pushing.OCI_INDEX).status == 201
+
+    skopeo("copy", "--all", "--preserve-digests", *plain, f"docker://{ours.address}/a:all",
+           f"docker://{ours.address}/b/c:x")
+    assert ours.call("GET", "/v2/b/c/manifests/x").body == index
+    assert json.loads(skopeo("list-tags", "--tls-verify=false", f"docker://{ours.address}/a"))["Tags"] == [
+        "all", "amd64", "arm64"]
+
+    skopeo("sync", "--all", "--preserve-digests", *plain, "--src", "docker", "--dest", "docker", f"{ours.address}/a",
+           f"{other.address}/mirror")
+    assert other.call("GET", "/v2/mirror/a/tags/list").json["tags"] == ["all", "amd64", "arm64"]
+    for found in (digest(index), *map(digest, manifests)):
+        assert other.call("GET", f"/v2/mirror/a/manifests/{found}").status == 200
+
+    skopeo("delete", "--tls-verify=false", f"docker://{ours.address}/a:amd64")
+    assert ours.call("GET", "/v2/a/tags/list").json["tags"] == ["all", "arm64"]
+
+
 def test_referrers_that_an_older_client_listed_by_a_tag(serve, serve_docker, tmp_path):
     """Docker's registry knows no referrers: clients keep an index at a tag. It is served once ours has the store."""
     root = tmp_path / "store"
