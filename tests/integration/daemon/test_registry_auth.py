@@ -25,27 +25,39 @@ SENT = base64.urlsafe_b64encode(b'{"username":"me","password":"secret"').decode(
 """How the docker command's X-Registry-Auth begins."""
 
 
-@pytest.fixture
-def swarm(host: Machine) -> Iterator[Machine]:
-    """A manager, logged in at a registry that has the image, which is here no more."""
-    (host.root / "htpasswd").write_text(HTPASSWD)
-    config = host.root / "private.yml"
-    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {host.root}/private}}}}\n"
-                      f"http: {{addr: '{ADDRESS}'}}\n"
-                      f"auth: {{htpasswd: {{realm: here, path: {host.root}/htpasswd}}}}\n")
-    server = started(host, "docker-registry", "serve", str(config))
+@pytest.fixture(scope="module")
+def manager(machine: Machine) -> Iterator[Machine]:
+    """Of a swarm, logged in at a registry that has the image, which is here no more."""
+    folder = machine.root / "private"
+    folder.mkdir()
+    (folder / "htpasswd").write_text(HTPASSWD)
+    (folder / "registry.yml").write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/store}}}}\nhttp: {{addr: '{ADDRESS}'}}\n"
+        f"auth: {{htpasswd: {{realm: here, path: {folder}/htpasswd}}}}\n")
+    server = started(machine, "docker-registry", "serve", str(folder / "registry.yml"))
     try:
-        until(lambda: not host.docker_run("login", "-u", "me", "--password-stdin", ADDRESS, stdin="secret").returncode,
-              "the registry takes the password")
-        host.docker("build", "--tag", NAME, "-", stdin="FROM busybox\nRUN echo private > /made\n")
-        host.docker("push", NAME)
-        host.docker("rmi", NAME)
-        host.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
-        yield host
-        host.docker("swarm", "leave", "--force")
+        login = ("login", "-u", "me", "--password-stdin", ADDRESS)
+        until(lambda: not machine.docker_run(*login, stdin="secret").returncode, "the registry takes the password")
+        machine.docker("build", "--tag", NAME, "-", stdin="FROM busybox\nRUN echo private > /made\n")
+        machine.docker("push", NAME)
+        machine.docker("rmi", NAME)
+        machine.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+        yield machine
+        machine.docker("swarm", "leave", "--force")
+        machine.docker("logout", ADDRESS)
     finally:
-        host.docker("logout", ADDRESS)
         end(server)
+
+
+@pytest.fixture
+def swarm(manager: Machine) -> Iterator[Machine]:
+    """Without services and without the image, before and after."""
+    yield manager
+    if services := manager.docker("service", "ls", "--quiet").split():
+        manager.docker("service", "rm", *services)
+    until(lambda: not manager.docker("ps", "--all", "--quiet"), "their containers are gone")
+    if images := manager.docker("images", "--quiet", "--no-trunc", f"{ADDRESS}/team/private").split():
+        manager.docker("rmi", "--force", *images)
 
 
 def column(host: Machine, name: str) -> str:

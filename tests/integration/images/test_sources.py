@@ -158,23 +158,28 @@ async def test_an_oci_image_comes_and_goes_as_it_is(packed: str, registry: str, 
         assert answer.read() == made.manifest
 
 
+@pytest.fixture(scope="module")
+def platforms(registry: str) -> dict[str, Made]:
+    """What the index many:all has for which platform. The last is an attestation, as BuildKit adds them."""
+    made = {text: Made(registry, "many", [layer(text.replace("/", "-"), 10)], architecture=text, oci="tar+gzip"
+                       ).put(f"t{number}")
+            for number, text in enumerate(["amd64", "arm/v6", "arm/v7", "arm64", "unknown"])}
+    Made(registry, "many", []).put_index("all", [(one, text) for text, one in made.items()], oci=True)
+    return made
+
+
 @pytest.mark.parametrize(("platform", "chosen"), [
     ("linux/amd64", "amd64"), ("linux/arm/v7", "arm/v7"), ("linux/arm/v6", "arm/v6"), ("linux/arm", "arm/v7"),
     ("linux/arm/v8", "arm/v7"), ("linux/arm64", "arm64"), ("linux/arm64/v8", "arm64"), ("arm64", "arm64"),
     ("linux/arm/v5", ""), ("linux/386", ""), ("windows/amd64", ""),
 ])
 async def test_an_index_gives_what_runs_on_the_platform(
-        platform: str, chosen: str, registry: str, host: Host) -> None:
-    """The last entry is an attestation, as BuildKit adds them."""
-    entries = ["amd64", "arm/v6", "arm/v7", "arm64", "unknown"]
-    made = {text: Made(registry, "many", [layer(text.replace("/", "-"), 10)], architecture=text, oci="tar+gzip"
-                       ).put(f"t{number}") for number, text in enumerate(entries)}
-    Made(registry, "many", []).put_index("all", [(one, text) for text, one in made.items()], oci=True)
+        platform: str, chosen: str, registry: str, host: Host, platforms: dict[str, Made]) -> None:
     if not chosen:
         with pytest.raises(NotFound, match="no matching manifest for"):
             await host.pull(f"{registry}/many:all", platform=platform)
         return
-    assert (await host.pull(f"{registry}/many:all", platform=platform)).id == made[chosen].id
+    assert (await host.pull(f"{registry}/many:all", platform=platform)).id == platforms[chosen].id
 
 
 # --- what a push sends ---
