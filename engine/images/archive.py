@@ -6,13 +6,14 @@ Sources: OCI image-layout; the `manifest.json` of docker-archive files.
 
 from __future__ import annotations
 
+import os
 import platform
 import posixpath
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 import msgspec
 
@@ -75,11 +76,32 @@ _docker_manifests = msgspec.json.Decoder(list[_DockerManifest])
 _names = msgspec.json.Decoder(_Names)
 
 
+class Part:
+    """A piece of a file, read by itself: threads may read several at once."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._start = start
+        self.size = size
+        self.position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Raises InvalidArgument where the file ends before the piece does."""
+        left = self.size - self.position
+        wanted = left if size < 0 else min(size, left)
+        data = os.pread(self._descriptor, wanted, self._start + self.position)
+        if wanted and not data:
+            raise InvalidArgument("invalid tar archive: unexpected end of data")
+        self.position += len(data)
+        return data
+
+
 class ImageArchive:
     """A tar file of images, open. Blocking."""
 
     def __init__(self, path: Path) -> None:
         self._tar = open_file(path)
+        self._descriptor = cast("IO[bytes]", self._tar.fileobj).fileno()
         self._members: dict[str, tarfile.TarInfo] = {}
         for count, member in enumerate(self._tar):
             if count >= MAX_MEMBERS:
@@ -102,8 +124,8 @@ class ImageArchive:
             return list(self._oci_images(wanted or Platform("linux", host_architecture())))
         raise InvalidArgument("invalid archive: it has neither a manifest.json nor an index.json")
 
-    def open(self, name: str) -> IO[bytes]:
-        """The content of a member; links within the archive are followed."""
+    def open(self, name: str) -> Part:
+        """The content of a member; links within the archive are followed. Not for longer than the archive is open."""
         name = posixpath.normpath(name)
         for _ in range(_MAX_LINKS):
             member = self._members.get(name)
@@ -113,15 +135,14 @@ class ImageArchive:
                 name = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
             elif member.islnk():
                 name = posixpath.normpath(member.linkname)
-            elif stream := self._tar.extractfile(member):
-                return stream
+            elif member.isreg():
+                return Part(self._descriptor, member.offset_data, member.size)
             else:
                 break
         raise InvalidArgument(f"invalid archive: {name!r} is missing")
 
     def _document(self, name: str, described: Descriptor | None = None) -> bytes:
-        with self.open(name) as stream:
-            content = stream.read(MAX_DOCUMENT_BYTES + 1)
+        content = self.open(name).read(MAX_DOCUMENT_BYTES + 1)
         if len(content) > MAX_DOCUMENT_BYTES:
             raise InvalidArgument(f"invalid archive: {name!r} is larger than {MAX_DOCUMENT_BYTES} bytes")
         if described is not None and len(content) != described.size:

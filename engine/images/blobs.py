@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,6 +78,19 @@ class Blobs:
             os.fsync(source.fileno())
         path.rename(self.path(digest))
 
+    def share(self, path: Path, digest: str) -> None:
+        """Take in a file whose digest is known to be right; it stays, too. One of the scratch folder is not copied:
+        nobody writes to it any more."""
+        scratch = self.scratch / os.urandom(8).hex()
+        try:
+            if path.parent == self.scratch:
+                os.link(path, scratch)
+            else:
+                shutil.copyfile(path, scratch)
+            self.adopt(scratch, digest)
+        finally:
+            scratch.unlink(missing_ok=True)
+
     def remove(self, digest: str) -> int:
         """Delete the blob; the bytes that were freed."""
         with suppress(FileNotFoundError):
@@ -94,15 +108,16 @@ def digest_of(content: bytes) -> str:
 
 
 class BlobWriter:
-    """Counts and hashes what passes to the file."""
+    """Counts and hashes what passes to the file, if there is one."""
 
-    def __init__(self, target: IO[bytes]) -> None:
+    def __init__(self, target: IO[bytes] | None = None) -> None:
         self._target = target
         self._hash = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        self._target.write(data)
+        if self._target is not None:
+            self._target.write(data)
         self._hash.update(data)
         self.size += len(data)
 
@@ -112,26 +127,26 @@ class BlobWriter:
 
 
 class HashingReader:
-    """A readable stream that hashes what is read, and shows it to `tee`.
+    """A readable stream that hashes what is read, and has it written on the way where a writer is given.
 
-    With `expected`, the end of the stream raises InvalidArgument where the digest differs:
+    With `expect`, the end of the stream raises InvalidArgument where the digest differs:
     whoever consumes the stream never sees a clean end of wrong content.
     """
 
-    def __init__(self, source: Any, *, expected: str = "", what: str = "content", tee: Any = None) -> None:
+    def __init__(self, source: Any, writer: BlobWriter | None = None) -> None:
         self._source = source
-        self._expected = expected
-        self._what = what
-        self._tee = tee
-        self._hash = hashlib.sha256()
+        self._seen = writer or BlobWriter()
+        self._expected = self._what = ""
         self._ended = False
+
+    def expect(self, digest: str, what: str) -> None:
+        """At the end. To be called before that comes."""
+        self._expected, self._what = digest, what
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._source.read(size)
         if data:
-            self._hash.update(data)
-            if self._tee is not None:
-                self._tee.write(data)
+            self._seen.write(data)
         elif size != 0 and not self._ended:
             self._ended = True
             if self._expected and self.digest != self._expected:
@@ -140,6 +155,12 @@ class HashingReader:
                 )
         return data
 
+    def drain(self) -> None:
+        """To the end."""
+        while self.read(CHUNK_BYTES):
+            pass
+
     @property
     def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
+        """Of what has been read."""
+        return self._seen.digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from typing import IO, Any
 
@@ -22,20 +21,23 @@ MAX_WINDOW_BYTES = 128 << 20
 """What a stream may make its reader keep in memory: what zstd's own command allows; xz -9 takes half of it."""
 
 
-class _Prefixed(io.RawIOBase):
+class _Prefixed:
     """A stream whose first bytes were already taken off, put back in front."""
 
     def __init__(self, prefix: bytes, rest: Any) -> None:
         self._prefix = prefix
         self._rest = rest
 
-    def readable(self) -> bool:
-        return True
+    def read(self, size: int = -1) -> bytes:
+        head, self._prefix = (self._prefix, b"") if size < 0 else (self._prefix[:size], self._prefix[size:])
+        if head and size >= 0:
+            return head
+        data: bytes = head + self._rest.read(size)
+        return data
 
     def readinto(self, buffer: Any) -> int:
-        data = self._prefix[: len(buffer)] or self._rest.read(len(buffer))
-        self._prefix = self._prefix[len(data) :]
-        buffer[: len(data)] = data
+        data = self.read(len(buffer))
+        buffer[:len(data)] = data
         return len(data)
 
 
@@ -94,7 +96,7 @@ def decompressed(source: IO[bytes] | Any) -> tuple[Any, str]:
     head = b""
     while len(head) < _PEEK and (data := source.read(_PEEK - len(head))):
         head += data
-    whole = io.BufferedReader(_Prefixed(head, source), 1 << 16)
+    whole: Any = _Prefixed(head, source)
     if head.startswith(GZIP):
         from isal import igzip
 
@@ -103,8 +105,7 @@ def decompressed(source: IO[bytes] | Any) -> tuple[Any, str]:
         import zstandard
 
         reader = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).stream_reader(
-            whole, read_across_frames=True
-        )
+            whole, read_size=_PIECE_BYTES, read_across_frames=True)
         return _Decompressed(reader, "zstd"), "zstd"
     if head.startswith(BZIP2):
         import bz2

@@ -10,17 +10,17 @@ import asyncio
 import os
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.api.reference import Reference
-from shoal.engine.images.archive import ArchivedImage, ArchivedLayer, ImageArchive
+from shoal.engine.images.archive import ArchivedImage, ArchivedLayer, ImageArchive, Part
 from shoal.engine.images.blobs import CHUNK_BYTES, Blobs, HashingReader, digest_of
 from shoal.engine.images.compression import decompressed
 from shoal.engine.images.config import HistoryEntry, Image, ImageConfig, build_config, parse_config
@@ -28,6 +28,9 @@ from shoal.engine.images.distribution.manifests import Manifest, Platform
 from shoal.engine.images.index import ImageRecord
 from shoal.engine.storage.driver import Readable, StorageDriver, chain_ids
 from shoal.engine.storage.tar import faults_named
+
+LAYERS_AT_ONCE = min(4, os.cpu_count() or 1)
+"""Of one archive. Each takes a thread, and most of its time is spent in C."""
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -67,18 +70,18 @@ def _is_kept(manifest: Manifest, layers: list[_Stored]) -> bool:
 
 
 class _Told:
-    """A layer being read; who loads it hears how far it is, once its `total` is set."""
+    """A layer being read; who loads it hears how far it is, while it is `telling`."""
 
-    def __init__(self, stream: IO[bytes], heard: Heard, diff_id: str) -> None:
-        self.total = 0
-        self._stream = stream
+    def __init__(self, part: Part, heard: Heard, diff_id: str) -> None:
+        self.telling = False
+        self._part = part
         self._heard = heard
         self._diff_id = diff_id
 
     def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        if self.total:
-            self._heard(self._diff_id, self._stream.tell(), self.total)
+        data = self._part.read(size)
+        if self.telling:
+            self._heard(self._diff_id, self._part.position, self._part.size)
         return data
 
 
@@ -108,7 +111,7 @@ class Importer:
     def load(self, path: Path, wanted: Platform | None = None, heard: Heard = unheard) -> list[Imported]:
         """Every image of the archive at `path` (plain or compressed); with `wanted`, those for that platform.
 
-        `heard` is told how far a layer is, in this thread. Raises InvalidArgument for an archive that is
+        `heard` is told how far a layer is, in the thread that reads it. Raises InvalidArgument for an archive that is
         damaged or does not match its digests, and NotFound where nothing in it is for the platform.
         """
         path, scratch = self._plain(path)
@@ -130,18 +133,7 @@ class Importer:
 
     def import_rootfs(self, path: Path, config: ImageConfig, *, comment: str, platform: Platform) -> Imported:
         """An image of one layer from the tar of a root file system (`docker import`)."""
-        with path.open("rb") as source, self._blobs.writer() as blob:
-            outer = HashingReader(source, tee=blob)
-            plain, _ = decompressed(outer)
-            inner = HashingReader(plain)
-            # The layer's name is its own digest, known only after it was read once.
-            while inner.read(CHUNK_BYTES):
-                pass
-            while outer.read(CHUNK_BYTES):
-                pass
-        diff_id, size = inner.digest, 0
-        with path.open("rb") as source:
-            size = self._unpack(diff_id, diff_id, decompressed(source)[0])
+        layer, diff_id = self._own_layer(path, (), packed=True)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         draft = Image(
             id="",
@@ -155,19 +147,28 @@ class Importer:
         )
         raw = build_config(draft)
         image = parse_config(raw, self._blobs.put(raw))
-        return Imported(image, ImageRecord(layers=(blob.digest,), size=size, added=time.time()))
+        return Imported(image, ImageRecord(layers=(layer.digest,), size=layer.size, added=time.time()))
 
     def commit(self, path: Path, parent: Image, blobs: tuple[str, ...], size: int, draft: Image) -> Imported:
         """`draft` as an image of the layers of `parent` (with these blobs and bytes) and the plain tar at `path`."""
-        with path.open("rb") as source, self._blobs.writer() as blob:
-            layer = HashingReader(source, tee=blob)
-            while layer.read(CHUNK_BYTES):
-                pass
-        layers = (*parent.layers, layer.digest)
+        layer, diff_id = self._own_layer(path, parent.layers, packed=False)
+        whole = msgspec.structs.replace(draft, layers=(*parent.layers, diff_id))
+        return self.described(whole, (*blobs, layer.digest), size + layer.size, parent.id)
+
+    def _own_layer(self, path: Path, below: Sequence[str], *, packed: bool) -> tuple[_Stored, str]:
+        """Unpack the layer at `path` over those `below`, and share the file as its blob. Returns its diff id, too.
+
+        `packed`: it may be compressed. What the layer is called is known only after it was read.
+        """
         with path.open("rb") as source:
-            size += self._unpack(layer.digest, chain_ids(layers)[-1], source)
-        return self.described(
-            msgspec.structs.replace(draft, layers=layers), (*blobs, blob.digest), size, parent.id)
+            outer = HashingReader(source)
+            plain, kind = decompressed(outer) if packed else (outer, "")
+            inner = HashingReader(plain) if kind else outer
+            size = self._driver.add_layer(
+                lambda: chain_ids((*below, inner.digest))[-1], inner if kind else plain)
+            outer.drain()
+        self._blobs.share(path, outer.digest)
+        return _Stored(outer.digest, path.stat().st_size, size, kind), inner.digest
 
     def extend(self, layer: Path | None, parent: Image, record: ImageRecord, draft: Image) -> Imported:
         """`draft` as an image of the layers of `parent`, whose record that is, and the plain tar at `layer`, if any."""
@@ -196,7 +197,9 @@ class Importer:
 
     def _unpack_watched(self, source: _Watched, diff_id: str, chain_id: str) -> None:
         with source.file:
-            self._unpack(diff_id, chain_id, decompressed(source)[0])
+            plain = HashingReader(decompressed(source)[0])
+            plain.expect(diff_id, "layer")
+            self._unpack(chain_id, plain)
 
     def _plain(self, path: Path) -> tuple[Path, Path | None]:
         """`path` itself where it is not compressed, else a scratch copy, plain (to be removed)."""
@@ -219,8 +222,10 @@ class Importer:
             raise InvalidArgument(
                 f"invalid archive: {len(archived.layers)} layers for {len(image.layers)} diff ids of {image.id}"
             )
-        stored = [self._layer(archive, layer, diff_id, chain_id, heard) for diff_id, chain_id, layer in zip(
-            image.layers, chain_ids(image.layers), archived.layers, strict=True)]
+        with ThreadPoolExecutor(LAYERS_AT_ONCE) as pool:  # none is begun any more once one has failed
+            stored = list(pool.map(
+                lambda diff_id, chain_id, layer: self._layer(archive, layer, diff_id, chain_id, heard),
+                image.layers, chain_ids(image.layers), archived.layers))
         self._blobs.put(archived.config)
         kept = next((one for one in archived.manifests if _is_kept(one, stored)), None)
         record = ImageRecord(
@@ -231,22 +236,21 @@ class Importer:
     def _layer(self, archive: ImageArchive, archived: ArchivedLayer, diff_id: str, chain_id: str, heard: Heard
                ) -> _Stored:
         """Store and unpack one layer."""
-        with archive.open(archived.member) as stream, self._blobs.writer(archived.digest, archived.size) as blob:
-            total, source = stream.seek(0, os.SEEK_END), _Told(stream, heard, diff_id)
-            stream.seek(0)
-            outer = HashingReader(source, tee=blob)
+        with self._blobs.writer(archived.digest, archived.size) as blob:
+            source = _Told(archive.open(archived.member), heard, diff_id)
+            outer = HashingReader(source, blob)
             plain, kind = decompressed(outer)
-            if not self._driver.has_layer(chain_id):
-                source.total = total
-            size = self._unpack(diff_id, chain_id, plain)
-            while outer.read(CHUNK_BYTES):
-                pass
+            source.telling = not self._driver.has_layer(chain_id)
+            inner = HashingReader(plain) if kind else outer
+            inner.expect(diff_id, "layer")
+            size = self._unpack(chain_id, inner if kind else plain)
+            outer.drain()
         return _Stored(blob.digest, blob.size, size, kind)
 
-    def _unpack(self, diff_id: str, chain_id: str, plain: Readable) -> int:
-        checked = HashingReader(plain, expected=diff_id, what="layer")
+    def _unpack(self, chain_id: str, plain: Readable) -> int:
+        """Reads it to its end, also where the layer is here."""
         if not self._driver.has_layer(chain_id):
-            return self._driver.add_layer(chain_id, checked)
-        while checked.read(CHUNK_BYTES):
+            return self._driver.add_layer(chain_id, plain)
+        while plain.read(CHUNK_BYTES):
             pass
         return self._driver.layers().get(chain_id, 0)

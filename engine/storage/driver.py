@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -36,6 +36,10 @@ class Readable(Protocol):
     def read(self, size: int = ..., /) -> bytes: ...
 
 
+ChainID = str | Callable[[], str]
+"""A layer's name, or what tells it."""
+
+
 class StorageDriver(Protocol):
     """Layers on disk, and writable mounts on top of them."""
 
@@ -44,10 +48,10 @@ class StorageDriver(Protocol):
     def has_layer(self, chain_id: str) -> bool:
         """Whether the layer is here, whole."""
 
-    def add_layer(self, chain_id: str, content: Readable) -> int:
+    def add_layer(self, chain_id: ChainID, content: Readable) -> int:
         """Unpack the tar `content` as the layer; its bytes. Idempotent.
 
-        `content` is read to its end. The caller may still refuse the layer before
+        `content` is read to its end, and `chain_id` is asked only then. The caller may still refuse the layer before
         this returns, by raising from `content.read`: nothing is left then.
         """
 

@@ -17,7 +17,7 @@ from typing import IO
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.storage import pack
-from shoal.engine.storage.driver import Change
+from shoal.engine.storage.driver import ChainID, Change
 from shoal.engine.storage.mount import sync_filesystem
 from shoal.engine.storage.trees import remove_tree
 
@@ -54,14 +54,14 @@ class FolderDriver(ABC):
     def _layer(self, chain_id: str) -> Path:
         return self._layers / digits(chain_id)
 
-    def _place_layer(self, chain_id: str, fill: Callable[[Path], int]) -> int:
+    def _place_layer(self, chain_id: ChainID, fill: Callable[[Path], int]) -> int:
         """Have a layer filled, which returns its bytes. Two threads may do the same one: the first to finish wins."""
         def fill_and_measure(scratch: Path) -> int:
             size = fill(scratch)
             (scratch / "size").write_text(str(size))
             return size
 
-        return place_folder(self._layer(chain_id), fill_and_measure)
+        return place_folder(self._layers, lambda: digits(chain_id), fill_and_measure)
 
     # --- containers ---
 
@@ -99,19 +99,20 @@ class FolderDriver(ABC):
     def changes(self, container_id: str) -> list[Change]: ...
 
 
-def digits(chain_id: str) -> str:
-    return chain_id.removeprefix("sha256:")
+def digits(chain_id: ChainID) -> str:
+    return (chain_id if isinstance(chain_id, str) else chain_id()).removeprefix("sha256:")
 
 
-def place_folder(place: Path, fill: Callable[[Path], int]) -> int:
+def place_folder(parent: Path, name: Callable[[], str], fill: Callable[[Path], int]) -> int:
     """Make a folder that is there whole or not at all: filled under another name, put on disk, renamed.
 
-    One that is there already stays. Returns what `fill` returns. Raises OSError.
+    `name` is asked once it is filled. One that is there already stays. Returns what `fill` returns. Raises OSError.
     """
-    scratch = place.parent / f"{_SCRATCH}{os.getpid()}-{os.urandom(6).hex()}"
+    scratch = parent / f"{_SCRATCH}{os.getpid()}-{os.urandom(6).hex()}"
     scratch.mkdir(mode=0o755)
     try:
         filled = fill(scratch)
+        place = parent / name()
         sync_filesystem(scratch)
         with suppress(OSError):
             scratch.rename(place)

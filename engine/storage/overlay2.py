@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shoal.engine.storage import diff
-from shoal.engine.storage.driver import Change, Readable
+from shoal.engine.storage.driver import ChainID, Change, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, remove_folder
 from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, unmount
 from shoal.engine.storage.trees import remove_tree
@@ -34,7 +34,7 @@ class Overlay2(FolderDriver):
 
     # --- layers ---
 
-    def add_layer(self, chain_id: str, content: Readable) -> int:
+    def add_layer(self, chain_id: ChainID, content: Readable) -> int:
         def fill(scratch: Path) -> int:
             (scratch / "diff").mkdir(mode=0o755)
             (scratch / "diff").chmod(0o755)
@@ -51,7 +51,7 @@ class Overlay2(FolderDriver):
         remove_folder(self._layer(chain_id))
         (self._links / digits(chain_id)[:_SHORT]).unlink(missing_ok=True)
 
-    def _link(self, chain_id: str) -> str:
+    def _link(self, chain_id: ChainID) -> str:
         name = digits(chain_id)[:_SHORT]
         with suppress(FileExistsError):
             (self._links / name).symlink_to(f"../layers/{digits(chain_id)}/diff")

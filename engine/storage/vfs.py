@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from shoal.engine.storage import compare
-from shoal.engine.storage.driver import Change, ChangeKind, Readable
+from shoal.engine.storage.driver import ChainID, Change, ChangeKind, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, place_folder, remove_folder
 from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import apply
@@ -38,7 +38,7 @@ class Vfs(FolderDriver):
 
     # --- layers ---
 
-    def add_layer(self, chain_id: str, content: Readable) -> int:
+    def add_layer(self, chain_id: ChainID, content: Readable) -> int:
         """Unpacked once to see that it can be, and kept as it came: what it deletes is known when it is applied."""
         def fill(scratch: Path) -> int:
             trial = scratch / "trial"
@@ -71,7 +71,7 @@ class Vfs(FolderDriver):
         place = self._tree(chain_ids[-1])
         with self._making:
             if not place.is_dir():
-                place_folder(place, fill)
+                place_folder(self._trees, lambda: place.name, fill)
         return place
 
     # --- containers ---
