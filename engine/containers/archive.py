@@ -22,6 +22,7 @@ from shoal.api.ids import new_container_id
 from shoal.engine.containers import archiver
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.nouns import Container
+from shoal.engine.containers.pipe import Pipe
 from shoal.engine.storage.driver import Change
 from shoal.engine.storage.rootfs import RootFSStore
 
@@ -82,26 +83,29 @@ class Archives:
         covered = any(_below(path, mount.target) for mount in container.mounts)
         if container.host.read_only and not covered:
             raise PermissionDenied("container rootfs is marked read-only")
-        async with self._running(container.id, "unpack", path, keep_kinds=keep_kinds) as process:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError, ConnectionResetError):  # it has refused: it says why
-                async for chunk in content:
-                    process.stdin.write(chunk)
-                    await process.stdin.drain()
-            with suppress(BrokenPipeError, ConnectionResetError):
-                process.stdin.close()
-                await process.stdin.wait_closed()
-            await _finished(process, container.id, path)
+        pipe = Pipe()
+        try:
+            async with self._running(container.id, "unpack", path, stdin=pipe.end, keep_kinds=keep_kinds) as process:
+                pipe.close_end()
+                with suppress(BrokenPipeError):  # it has refused: it says why
+                    async for chunk in content:
+                        await pipe.write(chunk)
+                pipe.close()
+                await _finished(process, container.id, path)
+        finally:
+            pipe.close()
 
     @asynccontextmanager
-    async def _running(self, ref: str, do: str, path: str, **more: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def _running(
+        self, ref: str, do: str, path: str, *, stdin: int = asyncio.subprocess.DEVNULL, **more: Any
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         """The program at work; ended in any case."""
         container = self._engine.get(ref)
         request: dict[str, Any] = {"do": do, "path": _absolute(path), **more}
         if container.state.pid and do != "export":
             root_fd = request["root_fd"] = os.open(f"/proc/{container.state.pid}/root", os.O_PATH | os.O_DIRECTORY)
             try:
-                process = await _start(request, root_fd)
+                process = await _start(request, stdin, root_fd)
             finally:
                 os.close(root_fd)
             async with _ended(process):
@@ -112,7 +116,7 @@ class Archives:
         holder = new_container_id()
         try:
             request["binds"] = [] if do == "export" else await self._binds(container, holder)
-            async with _ended(await _start(request)) as process:
+            async with _ended(await _start(request, stdin)) as process:
                 yield process
         finally:
             await self._engine.mounts.close(container.mounts, holder)
@@ -127,11 +131,11 @@ class Archives:
                 for point in points if point.target in sources or point.source in there]
 
 
-async def _start(request: dict[str, Any], *descriptors: int) -> asyncio.subprocess.Process:
+async def _start(request: dict[str, Any], stdin: int, *descriptors: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-I", "-S", str(Path(archiver.__file__)), msgspec.json.encode(request).decode(),
-        stdin=asyncio.subprocess.PIPE if request["do"] == "unpack" else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=MAX_SAID_BYTES, pass_fds=descriptors)
+        stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=MAX_SAID_BYTES,
+        pass_fds=descriptors)
 
 
 @asynccontextmanager

@@ -35,6 +35,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _BLOCK_BYTES = 64 << 10
 """tarfile's own pieces are slow for being small; beyond 128 KiB each would be memory mapped anew."""
 
+_MOVED_BYTES = 1 << 20
+"""At once, from the pipe into a file."""
+
 STATUS = {errno.ENOENT: 404, errno.EROFS: 403, errno.EPERM: 403, **dict.fromkeys((
     errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY,
     errno.EBUSY, errno.EMLINK, errno.EFBIG, errno.EXDEV), 400)}
@@ -47,6 +50,50 @@ DAMAGED = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, IndexError, O
 class Tar(tarfile.TarFile):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"copybufsize": _BLOCK_BYTES, **options})
+
+    def makefile(self, tarinfo: tarfile.TarInfo, targetpath: Any) -> None:
+        """A large file goes from the pipe into its place without passing through this process."""
+        stream: Any = self.fileobj
+        if tarinfo.sparse is not None or tarinfo.size < _MOVED_BYTES or stream.comptype != "tar":
+            super().makefile(tarinfo, targetpath)
+            return
+        with open(targetpath, "wb", buffering=0) as target:
+            stream.seek(tarinfo.offset_data)
+            ahead = stream.read(min(tarinfo.size, len(stream.buf)))  # what was read with the header
+            left = tarinfo.size - len(ahead)
+            while ahead:
+                ahead = ahead[target.write(ahead):]
+            while left:
+                if not (moved := move(target.fileno(), left)):
+                    raise tarfile.ReadError("unexpected end of data")
+                left -= moved
+                stream.pos += moved
+
+
+def move(target: int, most: int) -> int:
+    """From stdin. The bytes moved; 0 at its end."""
+    try:
+        return os.splice(0, target, min(most, _MOVED_BYTES))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # one of the two cannot
+            raise
+    data = os.read(0, min(most, _BLOCK_BYTES))
+    view = memoryview(data)
+    while view:
+        view = view[os.write(target, view):]
+    return len(data)
+
+
+class Input:
+    """stdin, of which no more is read than is asked for: what follows may go elsewhere."""
+
+    def read(self, size: int) -> bytes:
+        """As many, but at its end."""
+        parts = []
+        while size and (data := os.read(0, size)):
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)
 
 
 class Refused(Exception):
@@ -185,7 +232,7 @@ def unpack(request: dict[str, Any]) -> None:
     path = os.path.realpath(request["path"])
     if not stat.S_ISDIR(os.stat(path).st_mode):
         raise Refused(400, "extraction point is not a directory")
-    with Tar.open(fileobj=sys.stdin.buffer, mode="r|*", bufsize=_BLOCK_BYTES) as tar:
+    with Tar.open(fileobj=Input(), mode="r|*", bufsize=_BLOCK_BYTES) as tar:  # type: ignore[call-overload]
         for member in tar:
             check_parts(member)
             make_room(posixpath.join(path, member.name.lstrip("/")), member, request["keep_kinds"])

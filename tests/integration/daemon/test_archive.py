@@ -1,6 +1,8 @@
 """docker cp and docker export, from and into containers that run and that do not; nothing leads outside of them."""
 
+import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -58,6 +60,27 @@ def test_one_file(host: Machine, box: str, tmp_path: Path) -> None:
     assert host.call("PUT", f"/containers/{box}/archive?path=/etc", raw=b"no tar" * 1000)[0] == 400
     assert host.call("PUT", f"/containers/{box}/archive?path=", raw=tar_of("x"))[0] == 400
     assert host.call("PUT", f"/containers/{box}/archive?path=/&noOverwriteDirNonDir=1", raw=tar_of("etc"))[0] == 400
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "xz"])
+def test_large_files_between_small_ones(host: Machine, compression: str) -> None:
+    """What is not moved from the pipe into a file of its own lies right around what is."""
+    host.docker("run", "-d", "--name", "box", "--tmpfs", "/memory", "busybox", "sleep", "1000")
+    sizes = [0, 1, (1 << 20) - 1, 1 << 20, 511, (3 << 20) + 7, (2 << 20) + 511, 513, (1 << 20) + 1]
+    contents = {f"file{number}": os.urandom(size) for number, size in enumerate(sizes)}
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode=f"w:{compression}") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in contents.items()]
+    for folder in ("/tmp", "/memory"):
+        assert host.call("PUT", f"/containers/box/archive?path={folder}", raw=output.getvalue())[0] == 200
+        assert host.docker("exec", "-w", folder, "box", "sh", "-c", "sha256sum file*").splitlines() == sums
+    if not compression:
+        status, answer = host.call("PUT", "/containers/box/archive?path=/tmp", raw=output.getvalue()[:5 << 20])
+        assert (status, answer["message"]) == (400, "cannot read the archive: unexpected end of data")
 
 
 def tar_of(name: str, content: bytes = b"written") -> bytes:
