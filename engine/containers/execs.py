@@ -190,7 +190,10 @@ class Execs:
         self, record: Exec, container: Container, stdio: ExecStdio, console_size: tuple[int, int]
     ) -> Handle:
         """Start the program. Raises RuntimeFailed with the runtime's message, other ShoalErrors."""
-        start = await asyncio.to_thread(self._prepare, record, container, console_size)
+        try:
+            start = await asyncio.to_thread(self._prepare, record, container, console_size)
+        except (FileNotFoundError, ProcessLookupError) as error:  # what is known of it goes with it
+            raise Conflict(f"container {container.id} is not running") from error
         return await start(stdio)
 
     def _prepare(self, record: Exec, container: Container, console_size: tuple[int, int]) -> Start:

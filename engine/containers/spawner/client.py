@@ -25,6 +25,9 @@ from shoal.engine.containers.spawner.order import FAILED, START, STARTED, TERMIN
 log = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 30
+RETRY_S = 60
+"""After a start that failed: the host may have been out of memory, or of descriptors."""
+
 _MAX_ANSWER_BYTES = 64 * 1024
 _ROOT = str(Path(shoal.__path__[0]).parent)
 _PROGRAM = ("import sys; sys.path.append(sys.argv[1]); "
@@ -43,7 +46,8 @@ class Spawner:
         self._control: socket.socket | None = None
         self._process: Handle | None = None
         self._sending = asyncio.Lock()
-        self._useless = ""  # why it cannot be started here
+        self._useless = ""  # why it could not be started, which is not tried again for a while
+        self._useless_until_s = 0.0
 
     @property
     def pid(self) -> int:
@@ -56,29 +60,25 @@ class Spawner:
         Raises RuntimeFailed.
         """
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        payload = os.memfd_create("order")
         with ours:
-            try:
-                os.pwrite(payload, marshal.dumps(dict(order)), 0)
-                await self._send([payload, its.fileno(), init, *stdio])
-            finally:
-                os.close(payload)
-                its.close()
             ours.setblocking(False)
             answers = _Answers(ours)
             try:
                 async with asyncio.timeout(timeout_s):
+                    with its:
+                        await self._send(order, [its.fileno(), init, *stdio])
                     await answers.wait()
-            except BaseException as error:
-                await answers.abandon()
-                if isinstance(error, TimeoutError):
-                    if not answers.pid:
-                        self._end_process()
-                    raise RuntimeFailed(f"exec failed: the program did not start in {timeout_s:g} s") from error
+                if answers.failure or not answers.pid:
+                    raise RuntimeFailed(f"exec failed: {answers.failure or 'the exec spawner has ended'}")
+            except TimeoutError as error:
+                answers.abandon()
+                if not answers.pid:  # it hangs
+                    self._end_process()
+                    self._let_go()
+                raise RuntimeFailed(f"exec failed: the program did not start in {timeout_s:g} s") from error
+            except BaseException:
+                answers.abandon()
                 raise
-            if answers.failure or not answers.pid:
-                await answers.abandon()
-                raise RuntimeFailed(f"exec failed: {answers.failure or 'the exec spawner has ended'}")
             return Handle(answers.pid), answers.terminal
 
     async def ready(self) -> None:
@@ -86,28 +86,34 @@ class Spawner:
         async with self._sending:
             await self._running()
 
-    async def _send(self, descriptors: list[int]) -> None:
+    async def _send(self, order: Order, descriptors: list[int]) -> None:
         """Raises RuntimeFailed."""
-        async with self._sending:
-            for _ in range(2):  # it may have ended since
-                control = await self._running()
-                try:
-                    await _send(control, descriptors)
-                except (BrokenPipeError, ConnectionResetError):
-                    self._let_go()
-                else:
-                    return
+        payload = os.memfd_create("order")  # of any length
+        try:
+            os.pwrite(payload, marshal.dumps(dict(order)), 0)
+            async with self._sending:
+                for _ in range(2):  # it may have ended since
+                    control = await self._running()
+                    try:
+                        await _send(control, [payload, *descriptors])
+                    except (BrokenPipeError, ConnectionResetError):
+                        self._let_go()
+                    else:
+                        return
+        finally:
+            os.close(payload)
         raise RuntimeFailed("exec failed: the exec spawner ends as soon as it has started")
 
     async def _running(self) -> socket.socket:
-        if self._useless:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._useless_until_s:
             raise Unavailable(self._useless)
         if self._control is None or not self.pid:
             self._let_go()
             try:
                 await self._start()
             except Unavailable as error:
-                self._useless = error.message
+                self._useless, self._useless_until_s = error.message, now_s + RETRY_S
                 raise
         assert self._control is not None
         return self._control
@@ -146,7 +152,7 @@ class Spawner:
         log.info("event=exec-spawner-started pid=%d", process.pid)
 
     def _end_process(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self.pid:
             self._process.signal(SIGKILL)
 
     def _let_go(self) -> None:
@@ -158,10 +164,10 @@ class Spawner:
     async def close(self) -> None:
         """End it. What it has started runs on."""
         self._let_go()
-        if self._process is not None:
-            self._end_process()
+        if self._process is not None and self.pid:
+            self._process.signal(SIGKILL)
             await self._process.wait()
-            self._process = None
+        self._process = None
 
 
 class _Answers:
@@ -202,8 +208,8 @@ class _Answers:
         """Until the other ends are closed: by the program's start, or by the end of those that had them."""
         await asyncio.shield(self._over)
 
-    async def abandon(self) -> None:
-        """Leave nothing of it."""
+    def abandon(self) -> None:
+        """Leave nothing of it. What stands still just now ends later."""
         self._stop()
         if self.terminal >= 0:
             os.close(self.terminal)
@@ -211,9 +217,7 @@ class _Answers:
             with suppress(ProcessLookupError):
                 handle = Handle(self.pid)
                 handle.signal(SIGKILL)
-                await handle.wait()
-                handle.exit_code()
-                handle.close()
+                handle.when_ended(lambda: _reap(handle))
 
 
 def _reap(handle: Handle) -> None:

@@ -155,8 +155,8 @@ def _confine(order: Order) -> None:
     kernel.keep_capabilities(True)
     _own_stdio(order["uid"])
     os.setgroups(order["groups"])
-    os.setresgid(order["gid"], order["gid"], order["gid"])
-    os.setresuid(order["uid"], order["uid"], order["uid"])
+    os.setgid(order["gid"])
+    os.setuid(order["uid"])
     kernel.set_dumpable(False)  # the change of user may have set it as fs.suid_dumpable says
     if not entered:
         _change_folder(order["cwd"], may_fail=False)

@@ -18,6 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from shoal.engine.containers.oci import spec
+from shoal.engine.containers.oci.monitor import RuntimeFailed
+from shoal.engine.containers.oci.users import User
+from shoal.engine.containers.spawner.client import Spawner
+from shoal.engine.containers.spawner.orders import Confinement, make_order
 from shoal.lab.processes import command_line
 from tests.integration.daemon.host import CGROUPS, Machine, until
 from tests.integration.daemon.seccompfilter import Filter, filter_of, outcome
@@ -279,6 +284,42 @@ def test_ends(ways: TwoWays) -> None:
     until(lambda: not ways.spawners(), "it ends with shoald")
     ways.start()
     assert ways.pid_of("plain", "sleep", "4000")
+
+
+def test_a_container_that_stands_still_holds_up_no_other(ways: TwoWays) -> None:
+    ways.go(by_runtime=False)
+    group = CGROUPS / "freezer" / ways.cgroup / ways.inspect("own")["Id"]
+    before = len((group / "cgroup.procs").read_text().split())
+    (group / "freezer.state").write_text("FROZEN")
+    try:
+        waiting = ways.docker_start("exec", "own", "echo", "late")
+        until(lambda: len((group / "cgroup.procs").read_text().split()) > before, "it stands in there")
+        assert ways.docker("exec", "plain", "echo", "here") == "here"
+        assert waiting.poll() is None
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+    assert waiting.communicate(timeout=60)[0] == "late\n"
+
+
+async def test_a_spawner_that_hangs() -> None:
+    process = spec.process(argv=["true"], env=["PATH=/bin"], cwd="/", user=User(), tty=False, capabilities=[],
+                           no_new_privileges=False)
+    order = make_order(process, Confinement(), keyring="shoal-test", home="/", task_files=[], unified=[])
+    spawner, own = Spawner(), os.pidfd_open(os.getpid())
+    try:
+        await spawner.ready()
+        hangs = spawner.pid
+        os.kill(hangs, signal.SIGSTOP)
+        with pytest.raises(RuntimeFailed, match="did not start in"):
+            await spawner.spawn(order, own, (0, 1, 2), 0.1)
+        handle, terminal = await spawner.spawn(order, own, (0, 1, 2), 60)
+        await handle.wait()
+        assert (handle.exit_code(), terminal) == (0, -1)
+        handle.close()
+        assert spawner.pid not in (0, hangs)
+    finally:
+        os.close(own)
+        await spawner.close()
 
 
 def test_many_at_once(ways: TwoWays) -> None:
