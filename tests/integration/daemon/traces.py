@@ -54,17 +54,22 @@ def _cgroups(machine: Machine) -> list[str]:
 
 
 def _processes(machine: Machine) -> list[str]:
-    """By what they run: numbers change with every start."""
+    """By what they run: numbers change with every start. An exec spawner belongs to shoald, two of them do not."""
     namespace = Path(f"/proc/{machine.init_pid}/ns/pid").readlink()
-    found = []
+    found, spawners = [], 0
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             inside = (entry / "ns/pid").readlink() == namespace
         except OSError:
             continue
-        if inside:
-            found.append(f"process {_NUMBER.sub('N', ' '.join(command_line(int(entry.name))) or '(zombie)')}")
-    return found
+        if not inside:
+            continue
+        words = " ".join(command_line(int(entry.name)))
+        if "containers.spawner" in words:
+            spawners += 1
+        else:
+            found.append(f"process {_NUMBER.sub('N', words or '(zombie)')}")
+    return [*found, *["process of the spawner, left behind"] * (spawners > 1)]
 
 
 def _files(machine: Machine) -> list[str]:
