@@ -209,23 +209,23 @@ def command(argv: Sequence[str]) -> str:
 
 def status(state: State, now_ns: int) -> str:
     """In the words of `docker ps`."""
-    up, down = duration(now_ns - state.started_ns), duration(now_ns - state.finished_ns)
-    if state.status is Status.RESTARTING:
-        return f"Restarting ({state.exit_code}) {down} ago"
-    if state.status is Status.PAUSED:
-        return f"Up {up} (Paused)"
-    if state.status is Status.RUNNING:
+    if state.status in (Status.PAUSED, Status.RUNNING):
+        up = f"Up {duration(now_ns - state.started_ns)}"
+        if state.status is Status.PAUSED:
+            return f"{up} (Paused)"
         if state.health is None:
-            return f"Up {up}"
-        shown = "health: starting" if state.health.status == "starting" else state.health.status
-        return f"Up {up} ({shown})"
+            return up
+        return f"{up} ({'health: starting' if state.health.status == 'starting' else state.health.status})"
     if state.status is Status.REMOVING:
         return "Removal In Progress"
     if state.status is Status.DEAD:
         return "Dead"
-    if not state.started_ns:
+    if not state.started_ns and state.status is not Status.RESTARTING:
         return "Created"
-    return f"Exited ({state.exit_code}) {down} ago" if state.finished_ns else ""
+    ended = f"({state.exit_code}) {duration(now_ns - state.finished_ns)} ago"
+    if state.status is Status.RESTARTING:
+        return f"Restarting {ended}"
+    return f"Exited {ended}" if state.finished_ns else ""
 
 
 def duration(nanoseconds: int) -> str:
