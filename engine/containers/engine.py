@@ -18,8 +18,7 @@ from shoal.engine.containers import links, merge, shutdown
 from shoal.engine.containers.connections import Connections
 from shoal.engine.containers.creation import CPUS, Creation
 from shoal.engine.containers.events import Events
-from shoal.engine.containers.execruntime import RuntimeEntry
-from shoal.engine.containers.execs import Entry, Execs
+from shoal.engine.containers.execs import Execs
 from shoal.engine.containers.launcher import Launcher
 from shoal.engine.containers.life import Life
 from shoal.engine.containers.logs.logs import Logs
@@ -45,8 +44,7 @@ from shoal.engine.containers.oci.monitor import RESIZE, Monitors
 from shoal.engine.containers.prober import Prober
 from shoal.engine.containers.recovery import recover
 from shoal.engine.containers.removal import Removal
-from shoal.engine.containers.spawner.client import Spawner
-from shoal.engine.containers.spawner.entry import RUNTIME, SpawnerEntry
+from shoal.engine.containers.spawner.entry import way_in
 from shoal.engine.containers.stdio.client import STDERR, STDOUT
 from shoal.engine.containers.stdio.client import Attachment as Attachment  # for those who use the engine
 from shoal.engine.containers.stdio.loggedclient import LoggedClient
@@ -125,7 +123,9 @@ class Engine:
         self._launcher = Launcher(
             monitors=monitors, cgroups=self._cgroups, driver=self._driver, rootfs=self._rootfs,
             networking=self._networking, mounts=self.mounts, table=self._table)
-        self._execs = Execs(self._entry(), self._table.get, self._emit,
+        entry = way_in(self._run_root / "execs", self._runtime, self._cgroups, lambda one: self._life.monitor(one),
+                       self._launcher.group, spawner=self._exec_spawner)
+        self._execs = Execs(entry, self._table.get, self._emit,
                             lambda one: links.environment(self._launcher.links.known(one), one.name))
         self._prober = Prober(self._table, self._execs, self._emit, self._shell_of)
         self._life = Life(self._table, self._launcher, self._waits, emit=self._emit,
@@ -394,14 +394,6 @@ class Engine:
             usage.sample, self._cgroups, self._launcher.group(container), container.state.pid)
 
     # --- inside ---
-
-    def _entry(self) -> Entry:
-        """The way into containers."""
-        by_runtime = RuntimeEntry(self._run_root / "execs", self._runtime)
-        if not self._exec_spawner or self._runtime.name != RUNTIME:
-            return by_runtime
-        return SpawnerEntry(Spawner(), by_runtime, self._cgroups, lambda one: self._life.monitor(one),
-                            self._launcher.group)
 
     async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end, whatever becomes of the caller."""

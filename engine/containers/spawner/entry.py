@@ -16,6 +16,7 @@ from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.filters import Unsupported
 from shoal.engine.containers.oci.monitor import Monitor, RuntimeFailed
 from shoal.engine.containers.oci.process import Handle
+from shoal.engine.containers.oci.runtime import Runtime
 from shoal.engine.containers.spawner.client import Spawner, Unavailable
 from shoal.engine.containers.spawner.order import Order
 from shoal.engine.containers.spawner.orders import Confinement, make_order, read_confinement
@@ -26,7 +27,21 @@ log = logging.getLogger(__name__)
 RUNTIME = "runc"
 """The one whose ways the spawner has."""
 
+_REASONS = 100
+"""Told at most: a profile that a user brings is part of some."""
+
 Start = Callable[[ExecStdio], Awaitable[Handle]]
+
+
+def way_in(
+    root: Path, runtime: Runtime, cgroups: Cgroups, monitor: Callable[[Container], Monitor],
+    group: Callable[[Container], str], *, spawner: bool,
+) -> RuntimeEntry | SpawnerEntry:
+    """The way into containers of this runtime: without `spawner` always by it. `root`: for files of the runtime's."""
+    by_runtime = RuntimeEntry(root, runtime)
+    if not spawner or runtime.name != RUNTIME:
+        return by_runtime
+    return SpawnerEntry(Spawner(), by_runtime, cgroups, monitor, group)
 
 
 class SpawnerEntry:
@@ -94,6 +109,6 @@ class SpawnerEntry:
         return handle
 
     def _say(self, reason: str) -> None:
-        if reason not in self._said:
+        if reason not in self._said and len(self._said) < _REASONS:
             self._said.add(reason)
             log.warning("event=exec-by-runtime reason=%r", reason)

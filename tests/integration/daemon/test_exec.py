@@ -25,7 +25,7 @@ from shoal.engine.containers.spawner.client import Spawner
 from shoal.engine.containers.spawner.orders import Confinement, make_order
 from shoal.lab.processes import command_line
 from tests.integration.daemon.host import CGROUPS, Machine, until
-from tests.integration.daemon.seccompfilter import Filter, filter_of, outcome
+from tests.seccompfilter import Filter, filter_of, outcome
 
 pytestmark = [pytest.mark.root, pytest.mark.clients]
 

@@ -25,7 +25,7 @@ from shoal.engine.containers.spawner.entering import Failed, find_program
 from shoal.engine.containers.spawner.entry import SpawnerEntry
 from shoal.engine.containers.spawner.orders import Confinement, make_order, read_confinement
 from shoal.engine.containers.stdio.execstdio import ExecStdio
-from tests.integration.daemon.seccompfilter import outcome
+from tests.seccompfilter import outcome
 
 X86_64, X86 = 0xC000003E, 0x40000003
 
