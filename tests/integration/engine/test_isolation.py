@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,10 @@ async def test_links_in_the_image_lead_nowhere_else(host, tmp_path):
 async def test_top(host):
     container_id = await host.create("sleep", "1000")
     await host.engine.start(container_id)
-    titles, rows = await host.engine.top(container_id)
+    async with asyncio.timeout(60):
+        while (shown := await host.engine.top(container_id))[1][0][-1] != "sleep 1000":  # the runtime's, a moment long
+            await asyncio.sleep(0.02)
+    titles, rows = shown
     assert [row[titles.index("CMD")] for row in rows] == ["sleep 1000"]
     with pytest.raises(InvalidArgument, match="Couldn't find PID"):
         await host.engine.top(container_id, "-o comm")
