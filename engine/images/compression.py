@@ -13,7 +13,7 @@ BZIP2 = b"BZh"
 XZ = b"\xfd7zXZ\x00"
 _PEEK = 6
 _XZ_BYTES = 1 << 16
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 _LEVEL = 3
 """The most that the library has: 5 % more bytes than zlib's level 6, in a tenth of the time."""
 

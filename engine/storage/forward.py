@@ -6,7 +6,7 @@ import os
 
 from shoal.engine.storage.driver import Readable
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 256 << 10
 
 
 class ForwardReader:

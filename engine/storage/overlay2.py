@@ -15,6 +15,7 @@ from pathlib import Path
 from shoal.engine.storage import diff
 from shoal.engine.storage.driver import ChainID, Change, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, remove_folder
+from shoal.engine.storage.forward import PIECE_BYTES
 from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, unmount
 from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import unpack
@@ -39,7 +40,7 @@ class Overlay2(FolderDriver):
             (scratch / "diff").mkdir(mode=0o755)
             (scratch / "diff").chmod(0o755)
             size = unpack(content, scratch / "diff")
-            while content.read(1 << 20):  # what follows the end of the archive belongs to the digest
+            while content.read(PIECE_BYTES):  # what follows the end of the archive belongs to the digest
                 pass
             return size
 

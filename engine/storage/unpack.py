@@ -20,6 +20,7 @@ from typing import IO, cast
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.storage.driver import Readable
+from shoal.engine.storage.forward import PIECE_BYTES
 from shoal.engine.storage.mount import open_in_root
 from shoal.engine.storage.tar import BoundedTarInfo, faults_named, forget_members, open_stream, sparse_parts
 from shoal.engine.storage.trees import remove_tree
@@ -32,7 +33,6 @@ OPAQUE = ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 
 MAX_PATH_LENGTH = 4096
-_COPY_BYTES = 1 << 20
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
 
@@ -258,7 +258,7 @@ class _Unpacker:
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int, name: str) -> None:
-    while size > 0 and (chunk := source.read(min(size, _COPY_BYTES))):
+    while size > 0 and (chunk := source.read(min(size, PIECE_BYTES))):
         target.write(chunk)
         size -= len(chunk)
     if size:

@@ -20,10 +20,9 @@ from typing import IO
 from shoal.engine.storage import compare
 from shoal.engine.storage.driver import ChainID, Change, ChangeKind, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, place_folder, remove_folder
+from shoal.engine.storage.forward import PIECE_BYTES
 from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import apply
-
-_COPY_BYTES = 1 << 20
 
 
 class Vfs(FolderDriver):
@@ -46,7 +45,7 @@ class Vfs(FolderDriver):
             with (scratch / "layer.tar").open("wb") as kept:
                 copying = _Copying(content, kept)
                 size = apply(copying, trial)
-                while copying.read(_COPY_BYTES):  # what follows the end of the archive belongs to the digest
+                while copying.read(PIECE_BYTES):  # what follows the end of the archive belongs to the digest
                     pass
             remove_tree(trial)
             return size

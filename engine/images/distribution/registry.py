@@ -32,7 +32,6 @@ from shoal.engine.images.distribution.reasons import reason
 
 CERTIFICATES = Path("/etc/docker/certs.d")
 MAX_ANSWER_BYTES = 8 << 20
-CHUNK_BYTES = 1 << 20
 _CONNECT_S = 15.0
 _IDLE_S = 60.0
 _PING_S = 30.0

@@ -20,10 +20,12 @@ from shoal.engine.images.distribution.manifests import (
     Manifest,
     parse_manifest,
 )
-from shoal.engine.images.distribution.registry import CHUNK_BYTES, FAILURES, Refused, Registry
+from shoal.engine.images.distribution.registry import FAILURES, Refused, Registry
 from shoal.engine.images.distribution.retry import RetryPolicy
 
 MAX_TAGS = 100_000
+_WRITTEN_BYTES = 1 << 20
+"""At once: each time takes a turn of a thread."""
 
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,]*\brel="?next"?')
 
@@ -88,10 +90,10 @@ class Repository:
             while True:
                 before = writer.size
                 try:
-                    async for chunk in self._rest(wanted, before):
-                        if writer.size + len(chunk) > wanted.size:
+                    async for pieces in self._rest(wanted, before):
+                        if writer.size + sum(map(len, pieces)) > wanted.size:
                             raise InvalidArgument(_wrong(wanted, "it is longer than its descriptor says"))
-                        await asyncio.to_thread(writer.write, chunk)
+                        await asyncio.to_thread(writer.writelines, pieces)
                         count(writer.size)
                     if writer.size == wanted.size:
                         break
@@ -104,28 +106,32 @@ class Repository:
             if writer.digest != wanted.digest:
                 raise InvalidArgument(_wrong(wanted, f"its digest is {writer.digest}"))
 
-    async def _rest(self, wanted: Descriptor, start: int) -> AsyncIterator[bytes]:
-        """From byte `start` on. A registry that knows no ranges sends all: what is here already is passed over."""
+    async def _rest(self, wanted: Descriptor, start: int) -> AsyncIterator[list[bytes]]:
+        """From byte `start` on, in pieces as they came.
+
+        A registry that knows no ranges sends all: what is here already is passed over.
+        """
         if start == wanted.size:
             return
         headers = {"Range": f"bytes={start}-{wanted.size - 1}"} if start else {}
         async with self.registry.request("GET", f"{self.path}/blobs/{wanted.digest}", scope=self.scope,
                                          headers=headers, expect=(200, 206)) as answer:
             skip = start if answer.status == 200 else 0
-            pending = bytearray()
+            pending: list[bytes] = []
+            size = 0
             try:
                 async for chunk in answer.content.iter_any():
                     skipped = min(skip, len(chunk))
                     skip -= skipped
-                    pending += chunk[skipped:]
-                    if len(pending) >= CHUNK_BYTES:
-                        yield bytes(pending)
-                        pending.clear()
+                    pending.append(chunk[skipped:] if skipped else chunk)
+                    size += len(chunk) - skipped
+                    if size >= _WRITTEN_BYTES:
+                        yield pending
+                        pending, size = [], 0
             except FAILURES:
-                yield bytes(pending)  # what came before the cut need not come again
+                yield pending  # what came before the cut need not come again
                 raise
-            if pending:
-                yield bytes(pending)
+            yield pending
 
 
 def next_page(link: str) -> str:

@@ -14,8 +14,9 @@ from typing import IO
 from yarl import URL
 
 from shoal.api.errors import ShoalError
+from shoal.engine.images.blobs import CHUNK_BYTES
 from shoal.engine.images.distribution.attempts import Attempts, is_final, retried
-from shoal.engine.images.distribution.registry import CHUNK_BYTES, FAILURES, Refused, Registry
+from shoal.engine.images.distribution.registry import FAILURES, Refused, Registry
 from shoal.engine.images.distribution.repository import Repository
 
 SENT_BYTES = 32 << 20
