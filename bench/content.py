@@ -41,10 +41,11 @@ class Kind:
         return f"bench/{self.layers}x{self.files}x{self.file_bytes}"
 
 
+LARGE = Kind("1 GB in 4 layers", 4, 10, 25_000_000, 1)
 KINDS = [
     Kind("100 MB in 8 layers", 8, 25, 500_000, 3),
     Kind("20 layers of 500 small files", 20, 500, 2_000, 3),
-    Kind("1 GB in 4 layers", 4, 10, 25_000_000, 1),
+    LARGE,
 ]
 
 
@@ -57,18 +58,9 @@ class Made:
 
 
 def make(kind: Kind, base: str, folder: Path, store: Path) -> Made:
-    """`base`: the image that a build starts from. Half of all content is random, half is words."""
+    """`base`: the image that a build starts from."""
     made = Made(kind, folder / "context", folder / "archive.tar", folder / "root.tar")
-    chance = random.Random(kind.title)
-    words = b" ".join(b"%x" % chance.randrange(4096) for _ in range(_POOL_BYTES // 4))[:_POOL_BYTES]
-    noise = chance.randbytes(_POOL_BYTES)
-    for layer in range(kind.layers):
-        place = made.context / f"layer-{layer}"
-        place.mkdir(parents=True)
-        for number in range(kind.files):
-            (place / f"file-{number}").write_bytes(_content(kind.file_bytes, chance, words, noise))
-    copies = "".join(f"COPY layer-{layer} /layer-{layer}\n" for layer in range(kind.layers))
-    (made.context / "Dockerfile").write_text(f"FROM {base}\n{copies}RUN touch /built\n")
+    make_context(kind, base, made.context)
     with tarfile.open(made.root, "w") as tar:
         tar.add(made.context, ".")
     with ThreadPoolExecutor(2) as pool:
@@ -77,6 +69,20 @@ def make(kind: Kind, base: str, folder: Path, store: Path) -> Made:
     with ThreadPoolExecutor(2) as pool:
         _publish(store, kind.repository, layers, list(pool.map(_packed, layers)))
     return made
+
+
+def make_context(kind: Kind, base: str, context: Path) -> None:
+    """Half of all content is random, half is words."""
+    chance = random.Random(kind.title)
+    words = b" ".join(b"%x" % chance.randrange(4096) for _ in range(_POOL_BYTES // 4))[:_POOL_BYTES]
+    noise = chance.randbytes(_POOL_BYTES)
+    for layer in range(kind.layers):
+        place = context / f"layer-{layer}"
+        place.mkdir(parents=True)
+        for number in range(kind.files):
+            (place / f"file-{number}").write_bytes(_content(kind.file_bytes, chance, words, noise))
+    copies = "".join(f"COPY layer-{layer} /layer-{layer}\n" for layer in range(kind.layers))
+    (context / "Dockerfile").write_text(f"FROM {base}\n{copies}RUN touch /built\n")
 
 
 def _content(size: int, chance: random.Random, words: bytes, noise: bytes) -> bytes:
