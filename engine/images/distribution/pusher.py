@@ -95,8 +95,8 @@ class Pusher:
             kept = await asyncio.to_thread(self._blobs.read, record.manifest) if record.manifest else b""
             sent = await self._layers(repository, name, record.layers, steps, as_is=bool(kept))
             config = Sent(image.id, self._blobs.size(image.id), "")
-            await self._blob(repository, name, config, self._blobs.path(image.id),
-                             Step(ignore, image.id, time.monotonic))
+            await self._blob(repository, config, self._blobs.path(image.id), Step(ignore, image.id, time.monotonic),
+                             self._sources(name, image.id))
             manifest = parse_manifest(kept) if kept else _described(config, sent)
             await self._manifest(repository, name, manifest)
             await self._remember(image, name, manifest)
@@ -121,9 +121,10 @@ class Pusher:
             step.say("Waiting")
         async with self._uploads:
             kind, path = await asyncio.to_thread(_kind, self._blobs.path(blob)), self._blobs.path(blob)
+            sources = self._sources(name, blob)  # where it was sent packed it is to the same bytes
             if as_is or kind in ("gzip", "zstd"):
                 sent = Sent(blob, self._blobs.size(blob), kind)
-                await self._blob(repository, name, sent, path, step)
+                await self._blob(repository, sent, path, step, sources)
                 return sent
             known = self._packed.get(blob)
             if known is not None and await is_there(repository, known.digest):
@@ -132,18 +133,18 @@ class Pusher:
             scratch = self._blobs.scratch / os.urandom(8).hex()
             try:
                 packed = self._packed[blob] = await asyncio.to_thread(_pack, path, scratch)
-                await self._blob(repository, name, packed, scratch, step)
+                await self._blob(repository, packed, scratch, step, sources)
             finally:
                 scratch.unlink(missing_ok=True)
                 while len(self._packed) > _MOST_PACKED:
                     del self._packed[next(iter(self._packed))]
             return packed
 
-    async def _blob(self, repository: Repository, name: Reference, blob: Sent, path: Path, step: Step) -> None:
+    async def _blob(self, repository: Repository, blob: Sent, path: Path, step: Step, sources: list[str]) -> None:
         if await is_there(repository, blob.digest):
             step.say("Layer already exists")
             return
-        source, begun = await mounted(repository, blob.digest, self._sources(name, blob.digest))
+        source, begun = await mounted(repository, blob.digest, sources)
         if source:
             step.say(f"Mounted from {source}")
         else:

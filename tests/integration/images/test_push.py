@@ -77,6 +77,21 @@ async def test_a_plain_layer_is_compressed_the_same_way_every_time(host: Sender,
     assert list(host.images.blobs.scratch.iterdir()) == []
 
 
+async def test_what_was_packed_before_is_packed_for_who_lacks_it(host: Sender, registry: str, tmp_path: Path) -> None:
+    archive = tmp_path / "rootfs.tar"
+    archive.write_bytes(LAYERS[1])
+    image = await host.images.import_rootfs(archive, repository=f"{registry}/once", tag="v1")
+    await host.images.tag(image.id, f"{registry}/again", "v1")
+    pusher = Pusher(host.images, policy=QUICK)
+    told: list[str] = []
+    for name in ("once", "once", "again"):
+        await pusher.push(parse(f"{registry}/{name}:v1"), progress=lambda line: told.append(line.get("status", "")))
+    assert [one for one in told if one in ("Pushed", "Layer already exists", "Mounted from once")] == [
+        "Pushed", "Layer already exists", "Mounted from once"]
+    assert manifest_of(registry, "once", "v1") == manifest_of(registry, "again", "v1")
+    assert list(host.images.blobs.scratch.iterdir()) == []
+
+
 async def test_every_tag_of_a_repository(host: Sender, registry: str, tmp_path: Path) -> None:
     archive = tmp_path / "rootfs.tar"
     for tag in ("one", "two"):

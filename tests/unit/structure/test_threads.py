@@ -20,15 +20,17 @@ print(*called)
 SECCOMP = "from shoal.engine.containers.oci import seccomp"
 PROFILE = b'{"defaultAction": "x", "archMap": [{"architecture": "a"}], "syscalls": [{"action": "y", "names": ["z"]}]}'
 ARCHIVE = "from shoal.engine.images import archive"
+MANIFESTS = "from shoal.engine.images.distribution import manifests"
 DOCKER = b'[{"Config": "x"}]'
-MANIFEST = b'{"config": {"digest": "x"}, "layers": [{"digest": "y", "platform": {}}]}'
+BLOB = '{{"digest": "sha256:{}", "size": 1, "mediaType": "x", "platform": {{}}}}'.format("a" * 64)
+MANIFEST = f'{{"schemaVersion": 2, "config": {BLOB}, "layers": [{BLOB}]}}'.encode()
 
 
 @pytest.mark.parametrize(("setup", "decode"), [
     pytest.param(SECCOMP, f"seccomp.compile_profile({PROFILE!r}, [], 'x86_64', (6, 1))", id="seccomp profiles"),
-    pytest.param(ARCHIVE, f"archive._decode({MANIFEST!r}, archive._manifest, 'it')", id="manifests of images"),
+    pytest.param(MANIFESTS, f"manifests.parse_manifest({MANIFEST!r})", id="manifests of images"),
     pytest.param(ARCHIVE, f"archive._decode({DOCKER!r}, archive._docker_manifests, 'it')", id="docker archives"),
-    pytest.param(ARCHIVE, "archive._decode(b'{}', archive._index, 'it')", id="indexes of images"),
+    pytest.param(ARCHIVE, "archive._decode(b'{\"manifests\": [{}]}', archive._names, 'it')", id="names in indexes"),
 ])
 def test_no_type_is_learned_in_a_thread(setup: str, decode: str) -> None:
     assert LEARNS not in called_by(setup, decode)
