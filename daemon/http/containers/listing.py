@@ -32,10 +32,12 @@ class Lookups(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: Callable[[str], Sandbox | None]
     network_of: NetworkOf
     image_id: Callable[[str], str]  # of a reference; "" where there is none such
+    idle: dict[str, dict[str, Any]] | None = None  # by network mode, of containers that are down: what they all show
 
     def kept(self) -> Lookups:
         """For one list: many containers are of one image, and on one network."""
-        return msgspec.structs.replace(self, network_of=cache(self.network_of), image_id=cache(self.image_id))
+        return msgspec.structs.replace(
+            self, network_of=cache(self.network_of), image_id=cache(self.image_id), idle={})
 
 
 # --- which ---
@@ -189,9 +191,18 @@ def summary(container: Container, lookups: Lookups, now_ns: int, aliases: Iterab
         "Status": status(container.state, now_ns),
         "HostConfig": {"NetworkMode": "bridge" if container.host.network_mode == "default"
                        else container.host.network_mode},
-        "NetworkSettings": {"Networks": networks_json(container, sandbox, lookups.network_of)},
+        "NetworkSettings": {"Networks": _networks(container, sandbox, lookups)},
         "Mounts": [mount_json(each) for each in container.mounts],
     }
+
+
+def _networks(container: Container, sandbox: Sandbox | None, lookups: Lookups) -> dict[str, Any]:
+    if sandbox is not None or container.host.endpoints or lookups.idle is None:
+        return networks_json(container, sandbox, lookups.network_of)
+    mode = container.host.network_mode
+    if mode not in lookups.idle:
+        lookups.idle[mode] = networks_json(container, None, lookups.network_of)
+    return lookups.idle[mode]
 
 
 def image_name(container: Container, image_id: Callable[[str], str]) -> str:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from shoal.api.errors import InvalidArgument, NotFound
-from shoal.api.sandbox import PublishedPort, Sandbox
+from shoal.api.sandbox import EndpointRequest, PublishedPort, Sandbox
 from shoal.daemon.http.containers.listing import Lookups, command, duration, select, status, summary
 from shoal.engine.containers.nouns import Container, ContainerConfig, Health, HostConfig, MountPoint, State, Status
 
@@ -143,5 +143,9 @@ def test_a_line():
 def test_a_list_asks_once_about_what_containers_share():
     asked = []
     known = msgspec.structs.replace(LOOKUPS, image_id=lambda name: asked.append(name) or LOOKUPS.image_id(name)).kept()
-    assert [summary(each, known, NOW) for each in ALL] == [summary(each, LOOKUPS, NOW) for each in ALL]
+    down = ALL[0]
+    hosts = (HostConfig(network_mode="none"), HostConfig(network_mode="other"), HostConfig(
+        endpoints=(EndpointRequest(network="bridge", aliases=("alias",)),)))
+    containers = [*ALL, *(msgspec.structs.replace(down, host=host) for host in hosts), down]
+    assert [summary(each, known, NOW) for each in containers] == [summary(each, LOOKUPS, NOW) for each in containers]
     assert asked == ["busybox"]
