@@ -2,8 +2,8 @@
 
 `python -m bench` takes these rows with the others; `python -m bench.images` takes only them. Both daemons
 are up at once, and each measurement is taken of them in turn. Nothing of an image is left from the turn before.
-What the daemons keep is in memory: for a minute after many files were removed, ext4 takes a millisecond for each
-new one, and that is what would be measured.
+With the image of many files, what the daemons keep is in memory: for a minute after so many were removed, ext4 takes
+a millisecond for each new one, and that is what would be measured.
 """
 
 from __future__ import annotations
@@ -151,24 +151,29 @@ def wanted(kind: Kind, only: str) -> list[Operation]:
 def measure(peers: list[Peer], only: str = "") -> dict[str, dict[str, list[float]]]:
     """Every figure of these systems."""
     figures: dict[str, dict[str, list[float]]] = {peer.name: {} for peer in peers}
-    if not any(only in row.title for row in ROWS):
-        return figures
-    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-        folder = Path(place)
-        archive, _ = image.build(folder)
-        benches = []
-        for peer in peers:
-            stack.enter_context(in_memory(peer.data))
-            stack.callback(peer.down)
-            peer.up(1, 0, archive)
-            benches.append(Bench(peer, folder / "source", folder / peer.name))
-            benches[-1].start()
-        for kind in KINDS:
-            if operations := wanted(kind, only):
-                made = make(kind, image.NAME, folder / "content", folder / "source")
-                _measure(benches, made, operations, figures)
-                shutil.rmtree(folder / "content")
+    for many_files in (False, True):
+        if kinds := [kind for kind in KINDS if kind.many_files == many_files and wanted(kind, only)]:
+            with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+                benches = _up(peers, Path(folder), stack, on_disk=not many_files)
+                for kind in kinds:
+                    made = make(kind, image.NAME, Path(folder, "content"), Path(folder, "source"))
+                    _measure(benches, made, wanted(kind, only), figures)
+                    shutil.rmtree(Path(folder, "content"))
     return figures
+
+
+def _up(peers: list[Peer], folder: Path, stack: contextlib.ExitStack, *, on_disk: bool) -> list[Bench]:
+    """Down again at the end of the `stack`."""
+    archive, _ = image.build(folder)
+    benches = []
+    for peer in peers:
+        if not on_disk:
+            stack.enter_context(in_memory(peer.data))
+        stack.callback(peer.down)
+        peer.up(1, 0, archive)
+        benches.append(Bench(peer, folder / "source", folder / peer.name))
+        benches[-1].start()
+    return benches
 
 
 @contextlib.contextmanager
