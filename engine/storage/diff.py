@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shoal.engine.storage.driver import Change, ChangeKind
@@ -16,21 +16,49 @@ MADE_FOR_IT = frozenset({"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname",
 
 def changes(upper: Path, lower: Sequence[Path]) -> list[Change]:
     """By path. `lower`: the layers, the uppermost first. A folder in which something changed has changed."""
-    found: dict[str, Change] = {}
-    for parent, folders, files in os.walk(upper):
-        for name in [*folders, *files]:
-            path = f"/{Path(parent, name).relative_to(upper)}"
-            kind = _kind(Path(parent, name), path, lower)
-            if kind is not None and path not in MADE_FOR_IT:
-                found[path] = Change(path=path, kind=kind)
+    found = {change.path: change for change in _written(str(upper), [str(layer) for layer in lower])}
     return [found[path] for path in sorted(found) if not _is_shell(upper, found, found[path])]
 
 
-def _kind(entry: Path, path: str, lower: Sequence[Path]) -> ChangeKind | None:
-    below = _exists_below(path, lower)
-    if _is_whiteout(entry):
-        return ChangeKind.DELETED if below else None
-    return ChangeKind.MODIFIED if below else ChangeKind.ADDED
+def _written(upper: str, layers: list[str]) -> Iterator[Change]:
+    folders = [("", layers)]  # each with the folders that are merged below it: none where it is new
+    while folders:
+        path, lower = folders.pop()
+        with os.scandir(f"{upper}{path}") as entries:
+            for entry in entries:
+                each = f"{path}/{entry.name}"
+                existed, below = _below(entry.name, lower)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((each, below))
+                kind = _kind(existed, _is_whiteout(entry.stat(follow_symlinks=False)))
+                if kind is not None and each not in MADE_FOR_IT:
+                    yield Change(path=each, kind=kind)
+
+
+def _kind(existed: bool, deleted: bool) -> ChangeKind | None:
+    if deleted:
+        return ChangeKind.DELETED if existed else None
+    return ChangeKind.MODIFIED if existed else ChangeKind.ADDED
+
+
+def _below(name: str, lower: list[str]) -> tuple[bool, list[str]]:
+    """Whether the folders together have it, and which folders are merged there: down to the first that hides others."""
+    existed, merged = False, []
+    for folder in lower:
+        place = f"{folder}/{name}"
+        try:
+            status = os.lstat(place)
+        except FileNotFoundError:
+            continue
+        if _is_whiteout(status):
+            break
+        existed = True
+        if not stat.S_ISDIR(status.st_mode):
+            break
+        merged.append(place)
+        if _is_opaque(place):
+            break
+    return existed, merged
 
 
 def _is_shell(upper: Path, found: dict[str, Change], change: Change) -> bool:
@@ -42,34 +70,12 @@ def _is_shell(upper: Path, found: dict[str, Change], change: Change) -> bool:
             and not any(path.startswith(beneath) for path in found))
 
 
-def _is_whiteout(entry: Path) -> bool:
-    status = entry.lstat()
+def _is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _exists_below(path: str, lower: Sequence[Path]) -> bool:
-    """Whether the layers together have it: the first that speaks of it, or of a folder above it, decides."""
-    for layer in lower:
-        entry = Path(f"{layer}{path}")
-        if os.path.lexists(entry):
-            return not _is_whiteout(entry)
-        if _hidden_by(layer, path):
-            return False
-    return False
-
-
-def _hidden_by(layer: Path, path: str) -> bool:
-    """Whether the layer hides what is below it at `path`: a parent deleted, replaced, or opaque."""
-    parts = path.strip("/").split("/")[:-1]
-    for depth in range(1, len(parts) + 1):
-        parent = Path(layer, *parts[:depth])
-        if not os.path.lexists(parent):
-            return False
-        if not stat.S_ISDIR(parent.lstat().st_mode):
-            return True
-        try:
-            if os.getxattr(parent, OPAQUE_XATTR, follow_symlinks=False) == b"y":
-                return True
-        except OSError:
-            continue
-    return False
+def _is_opaque(folder: str) -> bool:
+    try:
+        return os.getxattr(folder, OPAQUE_XATTR, follow_symlinks=False) == b"y"
+    except OSError:
+        return False
