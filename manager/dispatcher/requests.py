@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import random
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -40,9 +39,6 @@ from shoal.manager.store.state import State
 
 WAIT_S = 8.0
 """For so long a question waits for the allocator."""
-
-MOST_PEERS = 8
-"""Hosts that are named to one that looks for an image."""
 
 MAX_ALIASES = 64
 MAX_NAME = 255
@@ -104,8 +100,7 @@ class Requests:
         there = [_host(node.status.addr) for node in nodes if node is not None and reachable(node)]
         if found is None or not there:
             raise NotFound(f"no other host has image {image}")
-        some = random.sample(there, min(MOST_PEERS, len(there)))
-        return FoundImage(digest=found.digest, peers=tuple(some), private=found.private)
+        return FoundImage(digest=found.digest, peers=tuple(there), private=found.private)
 
     # --- attaching ---
 

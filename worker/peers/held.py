@@ -54,7 +54,7 @@ async def held(images: Images) -> dict[str, HeldImage]:
             continue
         names = tuple(images.names(image_id)[:MOST_NAMES])
         found[manifest] = HeldImage(manifest=manifest, index=record.top, names=names,
-                                    tagged=record.last_tagged, private=record.private)
+                                    tagged=record.last_tagged if names else 0.0, private=record.private)
     return found
 
 

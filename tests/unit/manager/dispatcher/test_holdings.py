@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shoal.api.errors import InvalidArgument
 from shoal.api.messages import HeldImage, HeldImages
 from shoal.api.reference import parse
-from shoal.manager.dispatcher.holdings import MAX_IMAGES, Holdings
+from shoal.manager.dispatcher.holdings import MAX_IMAGES, MOST_HOLDERS, Holdings
 
 
 def digest(letter: str) -> str:
@@ -42,6 +42,11 @@ def test_a_name_means_what_was_last_called_so():
     made = holdings(n1=[image("a", "app", tagged=1.0)], n2=[image("b", "app", tagged=2.0)], n3=[image("b", "app")])
     found = made.find(parse("app"), "n4", private=False)
     assert found is not None and found.digest == digest("b") and set(found.node_ids) == {"n2", "n3"}
+    made.forget("n2")
+    made.forget("n3")
+    found = made.find(parse("app"), "n4", private=False)
+    assert found is not None and found.digest == digest("a")
+    made.hear("n2", HeldImages(held=(image("b", "app", tagged=2.0),)))
     assert made.manifests(parse("app")) == {digest("a"), digest("b")}
 
 
@@ -60,6 +65,14 @@ def test_differences_and_ends():
     assert made.find(parse("base"), "n2", private=False) is None
     made.forget("n1")
     assert made.find(parse("app:2"), "n2", private=False) is None
+
+
+def test_two_images_of_one_index():
+    made = holdings(n1=[image("a", index=digest("f")), image("b", index=digest("f"))])
+    for gone in ("b", "a"):
+        assert made.find(parse(f"app@{digest('f')}"), "n2", private=False) is not None
+        made.hear("n1", HeldImages(gone=(digest(gone),)))
+    assert made.find(parse(f"app@{digest('f')}"), "n2", private=False) is None
 
 
 def test_what_no_host_may_say():
@@ -96,7 +109,17 @@ def test_found_is_what_was_said_and_not_taken_back(said):
                   if (wanted.digest or str(wanted)) in (one.manifest, one.index, *one.names)}
         found = made.find(wanted, "nobody", private=True)
         named = set(found.node_ids) if found else set()
-        assert named == having if wanted.digest else named <= having and bool(named) == bool(having)
+        if wanted.digest:
+            assert named == having
+        else:  # all that have what one of them calls so
+            assert bool(named) == bool(having)
+            assert all(found.digest in (one.manifest for one in model[node_id].values()) for node_id in named)
+
+
+def test_thousands_who_ask_are_named_all_holders_in_turn():
+    made = holdings(**{f"n{number}": [image("a", "app")] for number in range(1000)})
+    named = [node_id for _ in range(250) for node_id in made.find(parse("app"), "n1000", private=False).node_ids]
+    assert len(set(named)) == 1000 and len(named) == 250 * MOST_HOLDERS
 
 
 def test_messages_survive_the_wire():
