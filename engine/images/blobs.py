@@ -81,13 +81,13 @@ class Blobs:
         path.rename(self.path(digest))
 
     def share(self, path: Path, digest: str) -> None:
-        """Take in a file whose digest is known to be right; it stays, too. One of the scratch folder is not copied:
-        nobody writes to it any more."""
+        """Take in a file whose digest is known to be right; it stays, too.
+
+        One of the scratch folder is not copied: nobody writes to it any more.
+        """
         scratch = self.scratch / os.urandom(8).hex()
         try:
-            if path.parent == self.scratch:
-                os.link(path, scratch)
-            else:
+            if path.parent != self.scratch or not _linked(path, scratch):
                 shutil.copyfile(path, scratch)
             self.adopt(scratch, digest)
         finally:
@@ -103,6 +103,15 @@ class Blobs:
 
     def digests(self) -> list[str]:
         return ["sha256:" + path.name for path in self._place.iterdir()]
+
+
+def _linked(path: Path, name: Path) -> bool:
+    """False where the file system has no hard links."""
+    try:
+        os.link(path, name)
+    except OSError:
+        return False
+    return True
 
 
 def digest_of(content: bytes) -> str:
@@ -143,22 +152,17 @@ class HashingReader:
         self._source = source
         self._seen = writer or BlobWriter()
         self._expected = self._what = ""
-        self._ended = False
 
     def expect(self, digest: str, what: str) -> None:
-        """At the end. To be called before that comes."""
+        """At the end, which has to be read once more where it was met before."""
         self._expected, self._what = digest, what
 
     def read(self, size: int = -1) -> bytes:
         data: bytes = self._source.read(size)
         if data:
             self._seen.write(data)
-        elif size != 0 and not self._ended:
-            self._ended = True
-            if self._expected and self.digest != self._expected:
-                raise InvalidArgument(
-                    f"{self._what}: digest mismatch: expected {self._expected}, got {self.digest}"
-                )
+        elif size != 0 and self._expected and self.digest != self._expected:
+            raise InvalidArgument(f"{self._what}: digest mismatch: expected {self._expected}, got {self.digest}")
         return data
 
     def drain(self) -> None:

@@ -51,6 +51,15 @@ def test_wrong_content_has_no_clean_end(writer: BlobWriter | None) -> None:
         reader.read(1)
 
 
+def test_what_was_expected_too_late_is_seen_all_the_same() -> None:
+    """A layer may be shorter than what tells how it is compressed."""
+    reader = HashingReader(io.BytesIO(b""))
+    assert reader.read(6) == b""
+    reader.expect(digest_of(CONTENT), "layer")
+    with pytest.raises(InvalidArgument, match="layer: digest mismatch"):
+        reader.drain()
+
+
 def test_what_is_read_is_written(blobs: Blobs) -> None:
     with blobs.writer(digest_of(CONTENT), len(CONTENT)) as blob:
         reader = HashingReader(io.BytesIO(CONTENT), blob)
