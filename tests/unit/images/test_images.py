@@ -182,6 +182,29 @@ async def test_refused_and_nothing_stays(host: Host, archive: bytes) -> None:
     assert (host.layers(), host.blobs()) == (set(), set())
 
 
+@pytest.mark.parametrize("lie", [b"", b"abc", B])
+async def test_a_layer_that_is_here_is_verified_when_it_comes_again(host: Host, lie: bytes) -> None:
+    await host.images.load(on_disk(host, docker_archive([A], ["app"])))
+    kept = host.layers(), host.blobs()
+    with pytest.raises(InvalidArgument, match="digest mismatch"):
+        await host.images.load(on_disk(host, docker_archive([lie], ["lie"], diff_ids=[digest(A)])))
+    assert (host.layers(), host.blobs()) == kept
+    assert not host.images.has("lie")
+
+
+async def test_of_many_layers_one_is_wrong(host: Host) -> None:
+    """They come side by side: none stays."""
+    layers = [tar_of({f"file-{number}": b"x" * 100_000}) for number in range(8)]
+    wrong = [digest(layer) for layer in layers]
+    wrong[5] = digest(A)
+    with pytest.raises(InvalidArgument, match="digest mismatch"):
+        await host.images.load(on_disk(host, docker_archive(layers, ["app"], diff_ids=wrong)))
+    assert (host.layers(), host.blobs()) == (set(), set())
+    assert list(host.images.blobs.scratch.iterdir()) == []
+    await host.images.load(on_disk(host, docker_archive(layers, ["app"])))
+    assert len(host.layers()) == len(layers)
+
+
 async def test_what_a_crash_left_is_swept_and_what_is_named_stays(host: Host) -> None:
     await host.images.load(on_disk(host, docker_archive([A], ["app"])))
     kept = host.layers(), host.blobs()
