@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from shoal.engine.storage.driver import Change, ChangeKind
@@ -24,15 +25,22 @@ def _written(upper: str, layers: list[str]) -> Iterator[Change]:
     folders = [("", layers)]  # each with the folders that are merged below it: none where it is new
     while folders:
         path, lower = folders.pop()
-        with os.scandir(f"{upper}{path}") as entries:
-            for entry in entries:
-                each = f"{path}/{entry.name}"
-                existed, below = _below(entry.name, lower)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((each, below))
-                kind = _kind(existed, _is_whiteout(entry.stat(follow_symlinks=False)))
-                if kind is not None and each not in MADE_FOR_IT:
-                    yield Change(path=each, kind=kind)
+        for name, status in _entries(f"{upper}{path}"):
+            each = f"{path}/{name}"
+            existed, below = _below(name, lower)
+            if stat.S_ISDIR(status.st_mode):
+                folders.append((each, below))
+            kind = _kind(existed, _is_whiteout(status))
+            if kind is not None and each not in MADE_FOR_IT:
+                yield Change(path=each, kind=kind)
+
+
+def _entries(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """None where there is no such folder: the container was never mounted, or has removed it meanwhile."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                yield entry.name, entry.stat(follow_symlinks=False)
 
 
 def _kind(existed: bool, deleted: bool) -> ChangeKind | None:

@@ -44,6 +44,10 @@ def test_nothing_written_is_nothing_changed(layers):
     assert shown(*layers) == []
 
 
+def test_what_was_never_mounted_has_changed_nothing(layers, tmp_path):
+    assert shown(tmp_path / "never", layers[1]) == []
+
+
 def test_added_modified_deleted(layers):
     upper, lower = layers
     write(upper / "etc/passwd")
