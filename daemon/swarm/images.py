@@ -41,5 +41,7 @@ class SwarmImages:
     async def _here(self, wanted: Reference) -> Described:
         image = self._images.resolve(str(wanted))
         manifest = await shared_manifest(self._images, image.id)
+        if self._swarm.peers is not None:  # hosts that are told to run it find it here
+            await self._swarm.peers.announced(manifest.digest)
         return Described(Descriptor(manifest.digest, len(manifest.raw), manifest.media_type),
                          (Platform(image.os, image.architecture, image.variant),))

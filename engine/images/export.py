@@ -28,20 +28,18 @@ from shoal.engine.images.config import Image
 from shoal.engine.images.distribution.manifests import (
     OCI_CONFIG,
     OCI_INDEX,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
-    OCI_MANIFEST,
+    OCI_LAYER,
+    OCI_LAYERS,
     Descriptor,
     Manifest,
     Platform,
+    build_manifest,
     parse_manifest,
 )
 from shoal.engine.images.images import Images
 from shoal.engine.images.importer import is_for
 from shoal.engine.images.index import ImageRecord
 
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-_TYPES = {"": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 _BLOCK = 512
 
 
@@ -118,19 +116,16 @@ def _manifest(blobs: Blobs, one: _Chosen) -> Manifest:
     if one.record.manifest:
         return parse_manifest(blobs.read(one.record.manifest))
     config = Descriptor(one.image.id, blobs.size(one.image.id), OCI_CONFIG)
-    layers = tuple(_described(blobs.path(blob), blob, diff_id)
-                   for blob, diff_id in zip(one.record.layers, one.image.layers, strict=True))
-    raw = msgspec.json.encode({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": _shown(config),
-                               "layers": [_shown(layer) for layer in layers]})
-    return Manifest(raw, OCI_MANIFEST, config, layers)
+    return build_manifest(config, [_described(blobs.path(blob), blob, diff_id)
+                                   for blob, diff_id in zip(one.record.layers, one.image.layers, strict=True)])
 
 
 def _described(path: Path, blob: str, diff_id: str) -> Descriptor:
     """A layer as it goes out: compressed in a way that OCI has no type for, it goes plain."""
     with path.open("rb") as source:
         plain, kind = decompressed(source)
-        if kind in _TYPES:
-            return Descriptor(blob, path.stat().st_size, _TYPES[kind])
+        if kind in OCI_LAYERS:
+            return Descriptor(blob, path.stat().st_size, OCI_LAYERS[kind])
         return Descriptor(diff_id, sum(map(len, _chunks(plain))), OCI_LAYER)
 
 

@@ -12,8 +12,7 @@ from shoal.engine.images.compression import decompressed
 from shoal.engine.images.distribution.manifests import (
     OCI_CONFIG,
     OCI_LAYER,
-    OCI_LAYER_GZIP,
-    OCI_LAYER_ZSTD,
+    OCI_LAYERS,
     Descriptor,
     Manifest,
     build_manifest,
@@ -45,4 +44,4 @@ def describe(blobs: Blobs, image_id: str, record: ImageRecord) -> Manifest:
 def _media_type(blobs: Blobs, blob: str) -> str:
     with blobs.path(blob).open("rb") as source:
         kind = decompressed(source)[1]
-    return {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}.get(kind, OCI_LAYER)
+    return OCI_LAYERS.get(kind, OCI_LAYER)

@@ -130,15 +130,17 @@ class Holdings:
                 del self._named[name]
 
 
-def images_used(state: State, node_id: str) -> set[str]:
-    """The references to images of the tasks that a node has to run."""
-    return {task.spec.container.image for task in state.node_tasks(node_id)
-            if task.spec.container is not None and task.desired <= TaskState.RUNNING and not task.status.state.terminal}
+def images_used(state: State, node_id: str) -> set[Reference]:
+    """The images of the tasks that a node has to run."""
+    texts = {task.spec.container.image for task in state.node_tasks(node_id)
+             if task.spec.container is not None and task.desired <= TaskState.RUNNING
+             and not task.status.state.terminal}
+    return {wanted for wanted in map(_parsed, texts) if wanted is not None}
 
 
 def may_take(holdings: Holdings, state: State, node_id: str, manifest: str) -> bool:
     """Whether a task of the node uses the image of that manifest."""
-    return any(manifest in holdings.manifests(wanted) for wanted in map(_parsed, images_used(state, node_id)) if wanted)
+    return any(manifest in holdings.manifests(wanted) for wanted in images_used(state, node_id))
 
 
 def _parsed(text: str) -> Reference | None:

@@ -94,8 +94,8 @@ class Requests:
     # --- images ---
 
     def _find_image(self, node_id: str, image: str) -> FoundImage:
-        view = self._store.view()
-        found = self._holdings.find(parse(image), node_id, private=image in images_used(view, node_id))
+        view, wanted = self._store.view(), parse(image)
+        found = self._holdings.find(wanted, node_id, private=wanted in images_used(view, node_id))
         nodes = [view.nodes.get(each) for each in found.node_ids] if found is not None else []
         there = [_host(node.status.addr) for node in nodes if node is not None and reachable(node)]
         if found is None or not there:

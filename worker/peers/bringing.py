@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 from shoal.api.errors import NotFound, ShoalError
@@ -20,6 +22,10 @@ from shoal.worker.peers.sharing import Sharing
 from shoal.worker.peers.taking import Hosts, Taking
 
 log = logging.getLogger(__name__)
+
+ANNOUNCE_S = 2.0
+ASK_AGAIN_S = 1.0
+"""After this the managers are asked once more: one that has just begun to lead has not heard from every host."""
 
 
 class Managers(Protocol):
@@ -48,6 +54,12 @@ class Peers:
         """Keep the managers informed of what is here, in one session."""
         await self._teller.tell(send)
 
+    async def announced(self, manifest: str) -> None:
+        """Return once the managers know that an image of this host is here, or after a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_S):
+                await self._teller.knows(manifest)
+
     async def close(self) -> None:
         await self._hosts.close()
 
@@ -55,32 +67,35 @@ class Peers:
         """The image is here when this returns. Raises NotFound with every reason why it cannot be had."""
         if self._puller.images.has(image) or image.startswith("sha256:"):
             return
-        wanted, why = parse(image), ""
-        try:
-            if await self._taken(image):
-                return
-        except ShoalError as error:
-            why = error.message
-            log.warning("event=image-not-taken image=%s why=%s", image, why)
-        try:
-            await self._puller.pull(wanted, credentials=credentials)
-        except ShoalError as error:
-            others = f"; from other hosts: {why}" if why else ""
-            raise NotFound(f"No such image: {image}: {error.message}{others}") from error
+        wanted, reasons = parse(image), []
+        again_at = asyncio.get_running_loop().time() + ASK_AGAIN_S
+        for source in (self._from_others, self._from_registry, partial(self._from_others, after=again_at)):
+            try:
+                if await source(wanted, credentials):
+                    return
+            except ShoalError as error:
+                log.warning("event=image-not-had image=%s why=%s", image, error.message)
+                reasons.append(error.message)
+        raise NotFound(f"No such image: {image}: {'; '.join(dict.fromkeys(reasons))}")
+
+    async def _from_registry(self, wanted: Reference, credentials: Credentials) -> bool:
+        await self._puller.pull(wanted, credentials=credentials)
+        return True
+
+    async def _from_others(self, wanted: Reference, credentials: Credentials, after: float = 0.0) -> bool:
+        """Whether other hosts had it; it is here then. `after`: not before that moment. Raises ShoalError."""
+        await asyncio.sleep(after - asyncio.get_running_loop().time())
+        async with self._elsewhere(wanted.familiar) as taking:
+            if taking is None:
+                return False
+            await self._puller.pull_from(taking, wanted)
+        log.info("event=image-taken image=%s", wanted.familiar)
+        return True
 
     async def describe(self, wanted: Reference) -> Described | None:
         """What other hosts say that it is; None where none has it. Raises ShoalError."""
         async with self._elsewhere(wanted.familiar) as taking:
             return await describe_in(taking, wanted) if taking is not None else None
-
-    async def _taken(self, image: str) -> bool:
-        """Whether other hosts had it; it is here then. Raises ShoalError."""
-        async with self._elsewhere(image) as taking:
-            if taking is None:
-                return False
-            await self._puller.pull_from(taking, parse(image))
-        log.info("event=image-taken image=%s", image)
-        return True
 
     @asynccontextmanager
     async def _elsewhere(self, image: str) -> AsyncIterator[Taking | None]:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 MOST_IMAGES = 2000
 MOST_NAMES = 200
-PAUSE_S = 0.1
+PAUSE_S = 0.05
 """Between two messages: changes that come together are told together."""
 
 
@@ -25,6 +25,8 @@ class Teller:
     def __init__(self, images: Images) -> None:
         self._images = images
         self._changed = asyncio.Event()
+        self._told: dict[str, HeldImage] = {}  # in the session that is open
+        self._news = asyncio.Condition()
         images.changed = self._changed.set
 
     async def tell(self, send: Callable[[HeldImages], Awaitable[None]]) -> None:
@@ -37,8 +39,20 @@ class Teller:
             if message is not None:
                 await send(message)
             told = now
+            await self._note(now)
             await asyncio.sleep(PAUSE_S)
             await self._changed.wait()
+
+
+    async def knows(self, manifest: str) -> None:
+        """Wait until the managers have been told that the image is here."""
+        async with self._news:
+            await self._news.wait_for(lambda: manifest in self._told)
+
+    async def _note(self, told: dict[str, HeldImage]) -> None:
+        async with self._news:
+            self._told = told
+            self._news.notify_all()
 
 
 async def held(images: Images) -> dict[str, HeldImage]:

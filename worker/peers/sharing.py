@@ -37,6 +37,9 @@ MOST_WAITING = 128
 WAIT_S = 20.0
 """For so long an asker waits for its turn, or for a blob that is still coming."""
 
+STALL_S = 30.0
+"""Who takes nothing for so long is cut off."""
+
 ALLOWED_S = 30.0
 MOST_ALLOWED = 10_000
 MOST_FAILED = 64
@@ -157,7 +160,8 @@ class Sharing:
         file.seek(start)
         await response.prepare(request)
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            await response.write(chunk)
+            async with asyncio.timeout(STALL_S):
+                await response.write(chunk)
             self.sent_bytes += len(chunk)
         await response.write_eof()
         return response

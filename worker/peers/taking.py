@@ -18,7 +18,7 @@ from typing import IO
 import aiohttp
 import msgspec
 
-from shoal.api.errors import InvalidArgument, Unavailable
+from shoal.api.errors import InvalidArgument, ShoalError, Unavailable
 from shoal.api.messages import FoundImage
 from shoal.engine.images.blobs import CHUNK_BYTES, BlobWriter
 from shoal.engine.images.distribution.manifests import MAX_MANIFEST_BYTES, Descriptor, Manifest, parse_manifest
@@ -188,10 +188,13 @@ class _Part:
         return self._writer.size
 
     async def add(self, chunk: bytes) -> None:
-        """Raises Lied where that is too much, or all and wrong."""
+        """Raises Lied where that is too much, or all and wrong, and ShoalError where it cannot be written."""
         if self.size + len(chunk) > self.wanted.size:
             raise Lied
-        await asyncio.to_thread(self._writer.write, chunk)
+        try:
+            await asyncio.to_thread(self._writer.write, chunk)
+        except OSError as error:
+            raise ShoalError(f"layer {self.wanted.digest} cannot be kept: {error.strerror or error}") from error
         self.check()
 
     def check(self) -> None:

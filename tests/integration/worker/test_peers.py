@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from shoal.api.errors import NotFound
 from shoal.api.membership import Identity
-from shoal.api.messages import FoundImage
+from shoal.api.messages import FoundImage, HeldImages
 from shoal.api.states import Role
 from shoal.engine.images.config import Image
 from shoal.engine.images.distribution.puller import Puller
@@ -47,9 +48,12 @@ class Directory:
     def __init__(self) -> None:
         self.found: dict[str, FoundImage] = {}
         self.allowed: set[str] = set()
+        self.asked = 0
+        self.deaf = 0  # so many questions are answered as by one who has heard of nothing yet
 
     async def find_image(self, image: str) -> FoundImage | None:
-        return self.found.get(image)
+        self.asked += 1
+        return self.found.get(image) if self.asked > self.deaf else None
 
     async def may_take(self, node_id: str, manifest: str) -> bool:
         return node_id in self.allowed
@@ -233,7 +237,7 @@ async def test_from_bad_hosts_alone_nothing_is_taken(site: Site, serve: object) 
     seed, image = await made(site)
     seed.tell(APP, image, await site.bad(serve))
     other = await site.host()
-    with pytest.raises(NotFound, match="from other hosts: no other host gives"):
+    with pytest.raises(NotFound, match="no other host gives"):
         await bring(other, APP)
     assert other.is_empty()
 
@@ -298,3 +302,49 @@ async def test_what_is_no_part_of_an_image_is_not_given(site: Site) -> None:
                 assert answer.status in (400, 404)
         finally:
             await hosts.close()
+
+
+async def test_a_leader_that_has_not_heard_of_the_image_yet_is_asked_once_more(site: Site) -> None:
+    _, image = await made(site)
+    other = await site.host()
+    site.directory.deaf = 1
+    await bring(other, APP)
+    assert (other.images.resolve(APP).id, site.directory.asked) == (image.id, 2)
+
+
+async def test_a_full_disk_is_said_and_nothing_stays(site: Site) -> None:
+    await made(site)
+    other = await site.host()
+    mounted = other.images.blobs.scratch
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", mounted], check=True)
+    try:
+        with pytest.raises(NotFound, match="cannot be kept: No space left on device"):
+            await bring(other, APP)
+        assert other.is_empty()
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+async def test_what_is_here_is_told_before_anybody_is_sent_for_it(site: Site) -> None:
+    seed = await site.host()
+    told: list[HeldImages] = []
+
+    async def send(message: HeldImages) -> None:
+        told.append(message)
+
+    telling = asyncio.get_running_loop().create_task(seed.peers.tell(send))
+    try:
+        image = await seed.make(REPOSITORY)
+        manifest = (await shared_manifest(seed.images, image.id)).digest
+        async with asyncio.timeout(30):
+            await seed.peers.announced(manifest)
+        assert APP in [name for message in told for one in message.held if one.manifest == manifest
+                       for name in one.names]
+        assert told[0].complete and not any(message.complete for message in told[1:])
+        await seed.images.remove(APP)
+        async with asyncio.timeout(30):
+            while not any(manifest in message.gone for message in told):
+                await asyncio.sleep(0.01)
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
