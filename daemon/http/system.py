@@ -87,7 +87,7 @@ def _version() -> dict[str, Any]:
         "BuildTime": "",
     }
     number = version("shoal")
-    details = {key: str(value).lower() if value is False else value for key, value in build.items()}
+    details = {key: str(value).lower() if isinstance(value, bool) else value for key, value in build.items()}
     return {
         "Platform": {"Name": "Shoal"},
         "Version": number,
