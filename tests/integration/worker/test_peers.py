@@ -29,7 +29,7 @@ from shoal.worker.credentials import Credentials
 from shoal.worker.hostserver import HostServer
 from shoal.worker.peers.bringing import Peers
 from shoal.worker.peers.taking import Hosts
-from tests.integration.images.registries import layer
+from tests.integration.images.registries import Made, digest, docker_registry, layer
 from tests.integration.worker.scripted import NoContainers, write_certificate
 from tests.unit.manager.controlapi_store import CLUSTER, Swarm
 
@@ -348,3 +348,17 @@ async def test_what_is_here_is_told_before_anybody_is_sent_for_it(site: Site) ->
     finally:
         telling.cancel()
         await asyncio.wait([telling])
+
+
+@pytest.mark.parametrize("serve", [None, wrong, cut])
+async def test_what_no_host_gives_comes_from_the_registry(site: Site, tmp_path: Path, serve: object) -> None:
+    """`serve`: how the only host that is said to have it answers; None: it is gone."""
+    other = await site.host()
+    (tmp_path / "registry").mkdir()
+    with docker_registry(tmp_path / "registry") as registry:
+        there = Made(registry, "app", [layer("base", SIZES[0]), layer("top", SIZES[1])]).put("1")
+        peer = await site.bad(serve) if serve is not None else "127.0.0.1:9"
+        site.directory.found[f"{registry}/app:1"] = FoundImage(digest=digest(there.manifest), peers=(peer,))
+        await bring(other, f"{registry}/app:1")
+    assert other.images.resolve(f"{registry}/app:1").id == there.id
+    assert other.content(there.id) == list(SIZES)
