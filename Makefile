@@ -48,7 +48,7 @@ bench: setup
 	$(RUN)/python -m bench
 
 fuzz: setup
-	FUZZ_RUNS=5000 $(RUN)/pytest tests/property/raft -k fuzz
+	FUZZ_RUNS=5000 $(RUN)/pytest tests/property/raft tests/property/storage tests/contract -k fuzz
 
 lock:
 	$(RUN)/pip-compile --quiet --upgrade --extra dev --generate-hashes --no-emit-index-url --no-emit-trusted-host \

@@ -15,9 +15,8 @@ from tests.contract.bed import BASE, TIMEOUT_S, Bed
 from tests.contract.exceptions import NOT_BUILT, STATUSES
 from tests.contract.hostile import Hostile, requests
 
-pytestmark = [pytest.mark.root, pytest.mark.contract]
-
 RUNS = int(os.environ.get("FUZZ_RUNS", "300"))
+pytestmark = [pytest.mark.root, pytest.mark.contract, pytest.mark.timeout(max(300, RUNS))]
 MEND_EVERY = 100
 EXCUSED = {"POST /build": "Cannot locate specified Dockerfile"}
 """What dockerd answers with 500, too."""

@@ -25,9 +25,9 @@ from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import apply, unpack
 from tests.property.storage.archives import archives
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked by root")
-
 RUNS = int(os.environ.get("FUZZ_RUNS", "60"))
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked by root"),
+              pytest.mark.timeout(max(300, RUNS))]
 MOST_BYTES = 64 << 20
 BOUNDS = settings(max_examples=RUNS, derandomize=RUNS <= 60, database=None, deadline=None,
                   phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
