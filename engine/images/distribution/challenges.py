@@ -20,12 +20,15 @@ _PARAMETER = re.compile(r'([a-zA-Z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a client knows of its account at a registry; none of it: anonymous."""
+    """What a client knows of its account at a registry; none of it: anonymous. Nothing that prints it shows it."""
 
     username: str = ""
     password: str = ""
     identity_token: str = ""  # from a login: buys bearer tokens
     registry_token: str = ""  # a bearer token itself
+
+    def __repr__(self) -> str:
+        return "Credentials(…)" if self != ANONYMOUS else "Credentials()"
 
     @property
     def basic(self) -> str:

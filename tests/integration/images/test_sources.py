@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from shoal.api.errors import NotFound
 from shoal.api.reference import parse
+from shoal.engine.images.distribution.challenges import Credentials
 from shoal.engine.images.distribution.endpoints import RegistryRules
 from shoal.engine.images.distribution.lookup import describe
 from shoal.engine.images.distribution.pusher import Pusher
@@ -139,6 +142,35 @@ def test_an_insecure_registry_has_to_be_named(apart: Any, tmp_path: Path, secure
                 await host.pull(f"{address}/app:v1")
 
     apart(work)
+
+
+async def test_a_password_does_not_follow_a_layer_to_where_the_registry_keeps_it(host: Host) -> None:
+    """As registries in front of object stores do, which refuse whoever brings another's credentials."""
+    made, credentials, seen = Made("", "", LAYERS[2:]), Credentials("me", "secret"), []
+
+    async def kept(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization"))
+        return web.Response(body=made.blobs[0])
+
+    async def guarded(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != credentials.basic:
+            return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="here"'})
+        if request.path.endswith(digest(made.blobs[0])):
+            return web.Response(status=307, headers={"Location": f"http://127.0.0.1:{store.port}/it?signed=yes"})
+        if request.path.endswith(digest(made.config)):
+            return web.Response(body=made.config)
+        return web.Response(body=made.manifest, headers={"Content-Type": made.kind})
+
+    servers = []
+    for handler in (kept, guarded):
+        app = web.Application()
+        app.router.add_get("/{path:.*}", handler)
+        servers.append(TestServer(app, host="127.0.0.1"))
+    store, front = servers
+    async with store, front:
+        image = await host.pull(f"127.0.0.1:{front.port}/x:v1", credentials=credentials)
+    assert image.id == made.id
+    assert seen == [None]
 
 
 # --- formats and platforms ---

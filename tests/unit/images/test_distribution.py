@@ -56,6 +56,10 @@ def test_credentials(header: str, found: Credentials) -> None:
     assert parse_auth(header) == found
 
 
+def test_credentials_are_not_printed() -> None:
+    assert repr((Credentials("u", "secret", "t", "r"), ANONYMOUS)) == "(Credentials(…), Credentials())"
+
+
 @pytest.mark.parametrize("header", ["!", "abc", base64.b64encode(b"{").decode(), "A" * 40_000, "WzFd"])
 def test_credentials_that_are_none(header: str) -> None:
     with pytest.raises(InvalidArgument, match="X-Registry-Auth"):
