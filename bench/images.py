@@ -186,6 +186,9 @@ def in_memory(place: Path) -> Iterator[None]:
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
         place.rmdir()
+        for parent in place.parents[:2]:
+            with contextlib.suppress(OSError):
+                parent.rmdir()  # only where it is empty
 
 
 def _measure(benches: list[Bench], made: Made, operations: list[Operation],
