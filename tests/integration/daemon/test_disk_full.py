@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +39,11 @@ class SmallMachine(Machine):
 
     def empty(self) -> None:
         self.inside("rm", f"{self.root}/data/filler")
+
+    def most_memory_bytes(self) -> int:
+        """That shoald ever took."""
+        status = Path(f"/proc/{self.daemon_pid()}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
 
     def used_bytes(self) -> int:
         said = self.inside("df", "--block-size=1", "--output=used", str(self.root / "data")).stdout
@@ -127,3 +134,30 @@ def test_what_cannot_be_written_down_is_not_done(small: SmallMachine) -> None:
     assert sorted(small.docker("ps", "--all", "--format", "{{.Names}} {{.State}}").splitlines()) == [
         "new created", "runs exited"]
     small.docker("rm", "new", "runs")
+
+
+def test_a_layer_that_is_a_bomb(small: SmallMachine) -> None:
+    """A few hundred kilobytes that unpack to more than there is room for: said, gone again, and not in memory."""
+    before, place = small.used_bytes(), small.root / "bomb.tar"
+    plain = small.root / "plain.tar"
+    with plain.open("wb") as target:
+        member = tarfile.TarInfo("zeros")
+        member.size = 512 << 20
+        target.write(member.tobuf())
+        target.truncate(len(member.tobuf()) + member.size + 1024)
+    with plain.open("rb") as source:
+        diff_id = "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()
+        source.seek(0)
+        packed = io.BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1) as target:
+            shutil.copyfileobj(source, target)
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}})
+    named = json.dumps([{"Config": "config.json", "RepoTags": ["bomb:latest"], "Layers": ["layer.tar"]}])
+    place.write_bytes(tar({"manifest.json": named.encode(), "config.json": config.encode(),
+                           "layer.tar": packed.getvalue()}))
+    most = small.most_memory_bytes()
+    for words in (("load", "--input", str(place)), ("import", str(small.root / "plain.tar"))):
+        assert NO_SPACE in small.docker(*words, code=1).lower()
+        until(lambda: small.used_bytes() <= before + 8192, "all of it is gone")
+    assert small.most_memory_bytes() < most + (96 << 20)
+    assert "bomb" not in small.docker("images")
