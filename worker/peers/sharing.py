@@ -78,10 +78,12 @@ class Sharing:
                     return web.json_response({"ask": others}, status=300)
                 self._fanout.begun(digest, asker, clock())
                 try:
-                    return await self._send(request, file, size)
+                    response = await self._send(request, file, size)
                 except BaseException:
                     self._fanout.cut(digest, asker)
                     raise
+                self._fanout.arrived(digest, asker)
+                return response
 
     async def _check(self, digest: str, node_id: str) -> None:
         """Whether the node may have the blob. Raises NotFound where it is not here, and PermissionDenied."""

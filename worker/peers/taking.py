@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -187,12 +187,12 @@ class _Part:
     def size(self) -> int:
         return self._writer.size
 
-    async def add(self, chunk: bytes) -> None:
+    async def add(self, pieces: Sequence[bytes]) -> None:
         """Raises Lied where that is too much, or all and wrong, and ShoalError where it cannot be written."""
-        if self.size + len(chunk) > self.wanted.size:
+        if self.size + sum(map(len, pieces)) > self.wanted.size:
             raise Lied
         try:
-            await asyncio.to_thread(self._writer.write, chunk)
+            await asyncio.to_thread(self._writer.writelines, pieces)
         except OSError as error:
             raise ShoalError(f"layer {self.wanted.digest} cannot be kept: {error.strerror or error}") from error
         self.check()
@@ -218,21 +218,24 @@ async def _receive(answer: aiohttp.ClientResponse, host: str, part: _Part, choic
         part.restart()
         part.givers.add(host)
     clock = asyncio.get_running_loop().time
-    since, before = clock(), part.size
-    pending = bytearray()
+    since, received = clock(), 0
+    pending: list[bytes] = []
+    size = 0
     try:
         async for chunk in answer.content.iter_any():
-            pending += chunk
-            if len(pending) >= CHUNK_BYTES:
-                await part.add(bytes(pending))
-                pending.clear()
+            pending.append(chunk)
+            size += len(chunk)
+            received += len(chunk)
+            if size >= CHUNK_BYTES:
+                await part.add(pending)
+                pending, size = [], 0
                 count(part.size)
             if clock() - since >= RATE_S:
-                if is_slow(part.size + len(pending) - before, clock() - since) and choice.has_other:
+                if is_slow(received, clock() - since) and choice.has_other:
                     raise Slow
-                since, before = clock(), part.size + len(pending)
+                since, received = clock(), 0
     finally:
-        await part.add(bytes(pending))  # what came before a cut need not come again
+        await part.add(pending)  # what came before a cut need not come again
     count(part.size)
     if not part.whole:
         raise Lied

@@ -295,10 +295,10 @@ async def test_what_is_no_part_of_an_image_is_not_given(site: Site) -> None:
     seed, _ = await made(site)
     loose = seed.images.blobs.put(b"left over")
     other = await site.host()
-    for digest in (loose, "sha256:" + "0" * 64, "sha256:..%2f..%2fetc%2fpasswd"):
+    for wanted in (loose, "sha256:" + "0" * 64, "sha256:..%2f..%2fetc%2fpasswd"):
         hosts = Hosts(other.credentials, lambda: other.address)
         try:
-            async with hosts.get(seed.address, digest) as answer:
+            async with hosts.get(seed.address, wanted) as answer:
                 assert answer.status in (400, 404)
         finally:
             await hosts.close()
