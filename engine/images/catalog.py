@@ -211,4 +211,6 @@ def new_name(repository: str, tag: str) -> Reference:
     name = reference.parse(f"{repository}:{tag}" if tag else repository)
     if name.digest:
         raise InvalidArgument("refusing to create a tag with a digest reference")
+    if name.familiar_name == "sha256":
+        raise InvalidArgument("refusing to create an ambiguous tag using digest algorithm as name")
     return name
