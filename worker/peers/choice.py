@@ -20,6 +20,7 @@ class Choice:
         self._banned = banned
         self._waiting = list(dict.fromkeys(hosts))
         self._known = set(self._waiting)
+        self.sent: set[str] = set()  # those that others named, and not the managers
         self._asks = 0
 
     def next(self) -> str | None:
@@ -41,6 +42,7 @@ class Choice:
         room = MOST_HOSTS - len(self._known)
         fresh = [other for other in named if other not in self._known][:room]
         self._known |= set(fresh)
+        self.sent |= set(fresh)
         first = [other for other in named if other in self._known]
         if first:
             self._waiting = [*first, *(each for each in self._waiting if each not in first), host]

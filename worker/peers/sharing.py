@@ -69,21 +69,24 @@ class Sharing:
             size = os.fstat(file.fileno()).st_size
             if size < LEAST_BYTES or self._describes(digest):
                 return await self._send(request, file, size)
-            asker, failed = _asker(request)
-            clock = asyncio.get_running_loop().time
-            if others := self._fanout.ask_instead(digest, asker, failed, clock()):
+            if others := self._instead(request, digest):
                 return web.json_response({"ask": others}, status=300)
             async with self._turn():
-                if others := self._fanout.ask_instead(digest, asker, failed, clock()):  # others came first
+                if others := self._instead(request, digest):  # others came first
                     return web.json_response({"ask": others}, status=300)
-                self._fanout.begun(digest, asker, clock())
+                asker = _asker(request)
+                self._fanout.begun(digest, asker, asyncio.get_running_loop().time())
                 try:
-                    response = await self._send(request, file, size)
+                    return await self._send(request, file, size)
                 except BaseException:
                     self._fanout.cut(digest, asker)
                     raise
-                self._fanout.arrived(digest, asker)
-                return response
+
+    def _instead(self, request: web.Request, digest: str) -> tuple[str, ...]:
+        """Whom the asker should ask."""
+        failed = request.query.getall("failed", [])[:MOST_FAILED]
+        return self._fanout.ask_instead(digest, _asker(request), failed, asyncio.get_running_loop().time(),
+                                        sent=request.query.get("sent") == "1")
 
     async def _check(self, digest: str, node_id: str) -> None:
         """Whether the node may have the blob. Raises NotFound where it is not here, and PermissionDenied."""
@@ -169,9 +172,9 @@ class Sharing:
         return response
 
 
-def _asker(request: web.Request) -> tuple[str, set[str]]:
-    """Where the asker serves, and whom it has asked in vain."""
-    return request.query.get("from", "")[:300], set(request.query.getall("failed", [])[:MOST_FAILED])
+def _asker(request: web.Request) -> str:
+    """Where the asker serves."""
+    return request.query.get("from", "")[:300]
 
 
 def _start(request: web.Request, size: int) -> int:

@@ -61,14 +61,17 @@ class Hosts:
         self._client: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def get(self, host: str, digest: str, start: int = 0, failed: Collection[str] = ()
+    async def get(self, host: str, digest: str, start: int = 0, failed: Collection[str] = (), *, sent: bool = False
                   ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer of a host asked for a blob from byte `start` on. Raises one of FAILURES."""
+        """The answer of a host asked for a blob from byte `start` on. `sent`: another one named it.
+
+        Raises one of FAILURES.
+        """
         if self._client is None:
             self._client = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S))
-        query = [("from", self._own()), *(("failed", each) for each in sorted(failed))]
+        query = [("from", self._own()), ("sent", str(int(sent))), *(("failed", each) for each in sorted(failed))]
         headers = {"Range": f"bytes={start}-"} if start else {}
         async with self._client.get(f"https://{host}/blobs/{digest}", params=query, headers=headers,
                                     ssl=self._credentials.client, allow_redirects=False) as answer:
@@ -125,7 +128,8 @@ class Taking:
 
     async def _ask(self, host: str, part: _Part, choice: Choice, count: Callable[[int], None]) -> None:
         try:
-            async with self._hosts.get(host, part.wanted.digest, part.size, choice.failed) as answer:
+            async with self._hosts.get(host, part.wanted.digest, part.size, choice.failed,
+                                       sent=host in choice.sent) as answer:
                 if answer.status in (200, 206):
                     await _receive(answer, host, part, choice, count)
                 elif answer.status == 300:
