@@ -46,7 +46,7 @@ def listed(images: Images, wanted: Filters, *, steps: bool) -> list[Image]:
         nameless = not shown.repo_tags and not shown.repo_digests
         if nameless and ("reference" in wanted or dangling is False):
             continue
-        is_step = images.has_children(image.id)
+        is_step = images.catalog.has_children(image.id)
         if is_step and ((nameless and not steps) or dangling):
             continue
         if dangling and shown.repo_tags:

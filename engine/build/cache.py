@@ -40,7 +40,7 @@ class Cache:
         return found
 
     def _step(self, parent: Image | None, step: Step) -> Found | None:
-        known = self._images.steps_after(parent.id if parent else "", step.key)
+        known = self._images.catalog.steps_after(parent.id if parent else "", step.key)
         if parent is None:
             known = [image for image in known if is_for(image, self._platform)]
         if self._limited:

@@ -68,7 +68,7 @@ def save(images: Images, names: list[str], wanted: Platform | None = None) -> As
 def _meant(images: Images, name: str) -> list[tuple[Image, tuple[Reference, ...]]]:
     prefix = reference.as_id_prefix(name)
     is_repository = reference.names_repository(name) and len(prefix or "") < 64
-    if is_repository and (tags := images.names_in(reference.parse(name).name)):
+    if is_repository and (tags := images.catalog.names_in(reference.parse(name).name)):
         return [(images.resolve(str(tag)), (tag,)) for tag in tags]
     image = images.resolve(name)
     called = None if prefix is not None else reference.parse(name)

@@ -1,4 +1,4 @@
-"""The images of one host.
+"""The images of one host. Which there are, and under what names, is read from `catalog`; only what is here changes it.
 
     <root>/blobs/sha256/…   content, by digest
     <root>/index.json       which images there are, and their names
@@ -66,10 +66,10 @@ class Images:
         self._left_over = False  # content that no image has, and that may go once nothing is imported
         found = index_file.load(self._path)
         images = [parse_config(self.blobs.read(image_id), image_id) for image_id in found.images]
-        self._catalog = Catalog.read(found, images)
-        self._saved = self._catalog.copy()
+        self.catalog = Catalog.read(found, images)
+        self._saved = self.catalog.copy()
         self._content = Content(self.blobs, driver)
-        self._content.sweep(self._catalog)
+        self._content.sweep(self.catalog)
 
     # --- reading ---
 
@@ -78,24 +78,24 @@ class Images:
 
         Raises NotFound, or InvalidArgument where `text` is no reference at all.
         """
-        image_id = self._catalog.find(text)
+        image_id = self.catalog.find(text)
         if image_id is None:
             raise NotFound(f"No such image: {text}")
-        return self._catalog.get(image_id)
+        return self.catalog.get(image_id)
 
     def has(self, text: str) -> bool:
         try:
-            return self._catalog.find(text) is not None
+            return self.catalog.find(text) is not None
         except InvalidArgument:
             return False
 
     def all(self) -> list[Image]:
         """Every image, newest first."""
-        return sorted(self._catalog.images.values(), key=lambda image: image.created, reverse=True)
+        return sorted(self.catalog.images.values(), key=lambda image: image.created, reverse=True)
 
     def layers_of(self, image_id: str) -> Sequence[str]:
         """The diff ids of an image, lowest first. Raises NotFound."""
-        return self._catalog.get(image_id).layers
+        return self.catalog.get(image_id).layers
 
     def layer_bytes(self, image_id: str) -> list[int]:
         """The unpacked bytes of each layer, lowest first."""
@@ -119,10 +119,10 @@ class Images:
 
     def lineage(self, image_id: str) -> list[Image]:
         """The image, what it was made on, and so on, as far as that is here."""
-        return [self._catalog.images[one] for one in self._catalog.lineage(image_id)]
+        return [self.catalog.images[one] for one in self.catalog.lineage(image_id)]
 
     def record(self, image_id: str) -> ImageRecord:
-        return self._catalog.records[image_id]
+        return self.catalog.records[image_id]
 
     def layer_blob(self, chain_id: str, wanted: str) -> str:
         """The stored blob of a layer that is unpacked: `wanted` where it is here, else another of it, else ""."""
@@ -130,42 +130,14 @@ class Images:
             return ""
         if self.blobs.has(wanted):
             return wanted
-        return next(filter(self.blobs.has, self._catalog.blobs_of(chain_id)), "")
-
-    def names_in(self, repository: str) -> list[Reference]:
-        """The tags of a repository, sorted."""
-        return self._catalog.names_in(repository)
-
-    def repositories_of(self, blob: str) -> list[Reference]:
-        """Where images that have the blob came from, or were pushed to."""
-        return self._catalog.repositories_of(blob)
-
-    def steps_after(self, parent_id: str, cache_key: str) -> list[Image]:
-        """The images that a build made of another one ("": of none) by doing just that, the newest last."""
-        return self._catalog.steps_after(parent_id, cache_key)
-
-    def has_children(self, image_id: str) -> bool:
-        """Whether others were made of it, by a build or a commit."""
-        return self._catalog.has_children(image_id)
+        return next(filter(self.blobs.has, self.catalog.blobs_of(chain_id)), "")
 
     # --- what other hosts can have ---
-
-    def named(self) -> dict[str, ImageRecord]:
-        """Image id → record of those that have a name or a digest of a repository."""
-        return self._catalog.named()
-
-    def names(self, image_id: str) -> list[str]:
-        """All that the image is called, complete, sorted."""
-        return self._catalog.names(image_id)
-
-    def holders_of(self, blob: str) -> list[str]:
-        """The images that the blob belongs to."""
-        return self._catalog.holders_of(blob)
 
     async def share(self, image_id: str, manifest: str) -> None:
         """Keep the manifest, a blob, that was made of an image for other hosts. Raises NotFound."""
         async with self._changing():
-            self._catalog.share(image_id, manifest)
+            self.catalog.share(image_id, manifest)
 
     # --- getting images in ---
 
@@ -197,12 +169,12 @@ class Images:
         """Name an image whose content is on disk. Call it within `importing`."""
         async with self._changing():
             self._add(item)
-        return self._catalog.get(item.image.id)
+        return self.catalog.get(item.image.id)
 
     def _add(self, item: Imported) -> None:
-        before = self._catalog.records.get(item.image.id)
-        self._catalog.add(item, time.time())
-        self._left_over |= before is not None and before.blobs != self._catalog.records[item.image.id].blobs
+        before = self.catalog.records.get(item.image.id)
+        self.catalog.add(item, time.time())
+        self._left_over |= before is not None and before.blobs != self.catalog.records[item.image.id].blobs
 
     async def load(
         self, archive: Path, platform: Platform | None = None, heard: Heard = unheard
@@ -216,7 +188,7 @@ class Images:
             taken = []
             async with self._changing():
                 for item in loaded:
-                    before = {tag: self._catalog.tags.get(str(tag), item.image.id) for tag in item.tags}
+                    before = {tag: self.catalog.tags.get(str(tag), item.image.id) for tag in item.tags}
                     taken.append({tag: image_id for tag, image_id in before.items() if image_id != item.image.id})
                     self._add(item)
         for item in loaded:
@@ -256,7 +228,7 @@ class Images:
         draft = msgspec.structs.replace(
             parent, config=apply_changes(config, changes), created=now, author=author, comment=comment,
             history=(*parent.history, entry))
-        record = self._catalog.records[parent.id]
+        record = self.catalog.records[parent.id]
         async with self._imports, self.importing():
             made = await asyncio.to_thread(self._importer.commit, archive, parent, record.layers, record.size, draft)
             return await self.add(Imported(made.image, made.record, (name,) if name else ()))
@@ -267,13 +239,13 @@ class Images:
         Raises NotFound where the parent is no more.
         """
         parent = self.resolve(parent_id) if parent_id else Image(id="")
-        record = self._catalog.records[parent_id] if parent_id else ImageRecord()
+        record = self.catalog.records[parent_id] if parent_id else ImageRecord()
         return await self._take(lambda: self._importer.extend(layer, parent, record, draft), cache_key)
 
     async def extend_as(self, parent_id: str, draft: Image, source_id: str, *, cache_key: str) -> Image:
         """As `extend`, with the first of the layers of another image that the parent does not have, or with none."""
         parent_layers = self.layers_of(parent_id) if parent_id else ()
-        record, sizes = self._catalog.records[source_id], self.layer_bytes(source_id)
+        record, sizes = self.catalog.records[source_id], self.layer_bytes(source_id)
         count = len(parent_layers) + (0 if draft.history[-1].empty_layer else 1)
         whole = msgspec.structs.replace(draft, layers=self.resolve(source_id).layers[:count])
         return await self._take(
@@ -293,22 +265,22 @@ class Images:
         async with self._changing(removes=True):
             before, gone = self.total_bytes(), []
             for image_id in image_ids:
-                if image_id in self._catalog.images and not self._is_needed(image_id):
+                if image_id in self.catalog.images and not self._is_needed(image_id):
                     await self._delete(image_id)
                     gone.append(image_id)
             return gone, before - self.total_bytes()
 
     def _is_needed(self, image_id: str) -> bool:
         """Whether it is called something, or who uses it."""
-        standing = self._catalog.standing(image_id, self.users(image_id))
+        standing = self.catalog.standing(image_id, self.users(image_id))
         return bool(standing.tags or standing.digests or standing.users)
 
     async def _delete_with_parents(self, image_id: str) -> list[Removal]:
         """The image, and those that it was made on and that are of no other use."""
-        first, *parents = self._catalog.lineage(image_id)
+        first, *parents = self.catalog.lineage(image_id)
         removals = await self._delete(first)
         for parent_id in parents:
-            if self._catalog.has_children(parent_id) or self._is_needed(parent_id):
+            if self.catalog.has_children(parent_id) or self._is_needed(parent_id):
                 break
             removals += await self._delete(parent_id)
         return removals
@@ -320,7 +292,7 @@ class Images:
         image = self.resolve(text)
         name = new_name(repository, tag)
         async with self._changing():
-            self._catalog.name(str(name), image.id, time.time())
+            self.catalog.name(str(name), image.id, time.time())
         self._tell("tag", image, name.familiar)
 
     async def remove(self, text: str, *, force: bool = False, parents: bool = True) -> list[Removal]:
@@ -331,9 +303,9 @@ class Images:
         """
         async with self._changing(removes=True):
             image = self.resolve(text)
-            standing = self._catalog.standing(image.id, self.users(image.id))
-            plan = plan_removal(standing, text, self._catalog.name_meant(text, image.id), force=force)
-            removals = self._catalog.untag(image.id, plan.names)
+            standing = self.catalog.standing(image.id, self.users(image.id))
+            plan = plan_removal(standing, text, self.catalog.name_meant(text, image.id), force=force)
+            removals = self.catalog.untag(image.id, plan.names)
             if plan.image:
                 removals += await (self._delete_with_parents if parents else self._delete)(image.id)
         self._tell_removals(image, removals)
@@ -350,12 +322,12 @@ class Images:
         async with self._changing(removes=True):
             before = self.total_bytes()
             for image in self.all():
-                if image.id not in self._catalog.images or not matches(image):
+                if image.id not in self.catalog.images or not matches(image):
                     continue
-                standing = self._catalog.standing(image.id, self.users(image.id))
+                standing = self.catalog.standing(image.id, self.users(image.id))
                 if standing.has_children or standing.users or (dangling_only and standing.tags):
                     continue  # a step that others were built on, or in use
-                removals = self._catalog.untag(image.id, (*standing.tags, *standing.digests))
+                removals = self.catalog.untag(image.id, (*standing.tags, *standing.digests))
                 done.append((image, removals + await self._delete_with_parents(image.id)))
             freed = before - self.total_bytes()
         for image, removals in done:
@@ -377,12 +349,12 @@ class Images:
 
     async def _delete(self, image_id: str) -> list[Removal]:
         """Forget the image; the index is saved before any content goes."""
-        image, record = self._catalog.forget(image_id)
+        image, record = self.catalog.forget(image_id)
         await self._save(removes=True)
         if self._importing:  # an import may be counting on a layer
             self._left_over = True
             return [Removal(deleted=image_id)]
-        chains, blobs = self._content.only_of(image, record, self._catalog)
+        chains, blobs = self._content.only_of(image, record, self.catalog)
         await asyncio.to_thread(self._content.discard, chains, blobs)
         return [Removal(deleted=image_id), *(Removal(deleted=chain, layer=True) for chain in chains)]
 
@@ -390,7 +362,7 @@ class Images:
         async with self._lock:
             if self._left_over and not self._importing:
                 self._left_over = False
-                await asyncio.to_thread(self._content.sweep, self._catalog.copy())
+                await asyncio.to_thread(self._content.sweep, self.catalog.copy())
 
     @asynccontextmanager
     async def _changing(self, *, removes: bool = False) -> AsyncIterator[None]:
@@ -400,11 +372,11 @@ class Images:
                 yield
                 await self._save(removes=removes)
             except BaseException:
-                self._catalog = self._saved.copy()
+                self.catalog = self._saved.copy()
                 raise
 
     async def _save(self, *, removes: bool) -> None:
-        wanted = self._catalog.copy()
+        wanted = self.catalog.copy()
         saving = asyncio.ensure_future(
             asyncio.to_thread(index_file.save, self._path, wanted.index(), removes=removes))
         try:

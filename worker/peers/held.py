@@ -58,7 +58,7 @@ class Teller:
 async def held(images: Images) -> dict[str, HeldImage]:
     """What is here under a name or a digest of a repository, by its manifest. Makes manifests where there are none."""
     found = {}
-    for image_id, record in list(images.named().items())[:MOST_IMAGES]:
+    for image_id, record in list(images.catalog.named().items())[:MOST_IMAGES]:
         try:
             manifest = (await shared_manifest(images, image_id)).digest
         except (NotFound, KeyError):
@@ -66,7 +66,7 @@ async def held(images: Images) -> dict[str, HeldImage]:
         except OSError as error:
             log.warning("event=image-not-shared image=%s error=%s", image_id, error)
             continue
-        names = tuple(images.names(image_id)[:MOST_NAMES])
+        names = tuple(images.catalog.names(image_id)[:MOST_NAMES])
         found[manifest] = HeldImage(manifest=manifest, index=record.top, names=names,
                                     tagged=record.last_tagged if names else 0.0, private=record.private)
     return found

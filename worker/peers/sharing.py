@@ -90,7 +90,7 @@ class Sharing:
 
     async def _check(self, digest: str, node_id: str) -> None:
         """Whether the node may have the blob. Raises NotFound where it is not here, and PermissionDenied."""
-        records = [self._images.record(image_id) for image_id in self._images.holders_of(digest)]
+        records = [self._images.record(image_id) for image_id in self._images.catalog.holders_of(digest)]
         manifests = {record.contents[0] for record in records if record.contents}
         private = all(record.private for record in records)
         if not records:
@@ -103,7 +103,7 @@ class Sharing:
 
     def _describes(self, digest: str) -> bool:
         """Whether it is no layer: a manifest, an index or a configuration."""
-        records = [self._images.record(image_id) for image_id in self._images.holders_of(digest)]
+        records = [self._images.record(image_id) for image_id in self._images.catalog.holders_of(digest)]
         return bool(records) and not any(digest in record.layers for record in records)
 
     async def _is_allowed(self, node_id: str, manifests: set[str]) -> bool:
@@ -121,7 +121,7 @@ class Sharing:
     async def _open(self, digest: str) -> IO[bytes]:
         """The blob, once it has arrived. Raises NotFound where it does not, Overloaded where it takes long."""
         coming = self._coming.get(digest)
-        if coming is not None and not self._images.holders_of(digest):
+        if coming is not None and not self._images.catalog.holders_of(digest):
             async with self._waits():
                 await coming.settled.wait()
         places = [coming.path] if coming is not None and coming.path is not None else []

@@ -73,7 +73,7 @@ class Pusher:
     async def push(self, name: Reference, credentials: Credentials = ANONYMOUS, progress: Sink = ignore, *,
                    all_tags: bool = False) -> None:
         """Send the image, or every image with a tag of that repository. Raises NotFound, Unauthorized, Refused."""
-        names = [name] if not all_tags else self._images.names_in(name.name)
+        names = [name] if not all_tags else self._images.catalog.names_in(name.name)
         if not names or not all(self._images.has(str(one)) for one in names):
             raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
         progress({"status": f"The push refers to repository [{name.name}]"})
@@ -154,7 +154,7 @@ class Pusher:
 
     def _sources(self, name: Reference, blob: str) -> list[str]:
         """Other repositories of that registry that had the blob when an image came from there, or went there."""
-        found = self._images.repositories_of(blob)
+        found = self._images.catalog.repositories_of(blob)
         others = (one for one in found if one.domain == name.domain and one.path != name.path)
         return list(dict.fromkeys(one.path for one in others))[:_MOST_SOURCES]
 
