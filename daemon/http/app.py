@@ -83,7 +83,7 @@ def build_app(
     CommitRoutes(engine, images, archives).add_to(app)
     ExecRoutes(engine).add_to(app)
     ImageRoutes(images, puller or Puller(images), pusher or Pusher(images)).add_to(app)
-    BuildRoutes(builder, images.blobs.scratch).add_to(app)
+    BuildRoutes(builder).add_to(app)
     BuildKitRoutes().add_to(app)
     RegistryRoutes(registries, hooks).add_to(app)
     VolumeRoutes(engine.volumes).add_to(app)

@@ -16,11 +16,12 @@ from shoal.api.query import is_on
 from shoal.daemon.http import buildkit
 from shoal.daemon.http.containers.limits import limits, ulimit
 from shoal.daemon.http.containers.wire import LimitsWire, UlimitWire
-from shoal.daemon.http.spool import spooled
+from shoal.daemon.http.inflow import Inflow
 from shoal.daemon.http.times import moment_ns, rfc3339
 from shoal.daemon.http.wire import decode, filters, flag, number, reply, truth
+from shoal.engine.build import context as contexts
 from shoal.engine.build import output
-from shoal.engine.build.builder import Builder
+from shoal.engine.build.builder import Builder, Fill
 from shoal.engine.build.garbage import Policy, Record
 from shoal.engine.build.output import Message
 from shoal.engine.build.request import Request
@@ -36,11 +37,8 @@ T = TypeVar("T")
 
 
 class BuildRoutes:
-    """`scratch`: where bodies go on their way."""
-
-    def __init__(self, builder: Builder, scratch: Path) -> None:
+    def __init__(self, builder: Builder) -> None:
         self._builder = builder
-        self._scratch = scratch
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/build", self.build)
@@ -50,11 +48,7 @@ class BuildRoutes:
         wanted = build_request(request.query, request.headers)
         answer = _Answer(request, quiet=flag(request, "q"))
         try:
-            if wanted.remote:
-                image_id = await self._builder.build(wanted, None, answer.send)
-            else:
-                async with spooled(request, self._scratch) as archive:
-                    image_id = await self._builder.build(wanted, archive, answer.send)
+            image_id = await self._builder.build(wanted, None if wanted.remote else sent_with(request), answer.send)
         except ShoalError as error:
             if not answer.begun:
                 raise
@@ -66,6 +60,14 @@ class BuildRoutes:
     async def prune(self, request: web.Request) -> web.Response:
         gone, freed = await self._builder.cache.prune(prune_policy(request))
         return reply({"CachesDeleted": gone, "SpaceReclaimed": freed})
+
+
+def sent_with(request: web.Request) -> Fill:
+    """The context that is a request's body: unpacked while it comes."""
+    async def fill(root: Path) -> None:
+        await Inflow(request.content).into(lambda archive: contexts.open_archive(archive, root))
+
+    return fill
 
 
 def cache_json(record: Record) -> dict[str, Any]:

@@ -27,7 +27,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_FRAME_BYTES = 1 << 14
 _MAX_FRAMES = 10_000
 _HEADER_BYTES = 9
-_HEADERS, _SETTINGS, _PING, _GOAWAY = 1, 4, 6, 7
+_HEADERS, _SETTINGS, _PING = 1, 4, 6
 _ACK, _END_STREAM, _END_HEADERS = 1, 1, 4
 _STATUS_200 = b"\x88"  # of HPACK's static table
 _UNIMPLEMENTED = "12"
@@ -54,10 +54,9 @@ async def _taken_over(request: web.Request, work: Callable[[Hijacked], Awaitable
 
 
 async def _left_alone(connection: Hijacked) -> None:
-    """The client serves here. It waits for who calls it to say that he speaks HTTP/2, also before it goes."""
+    """The client serves here. Before it goes, it waits for its caller to speak HTTP/2, and to answer its last ping."""
     await connection.write(PREFACE + frame(_SETTINGS, 0, 0))
-    while await connection.read():
-        pass
+    await _answer_frames(_Bytes(connection), connection)
 
 
 async def refuse_calls(connection: Hijacked) -> None:
@@ -66,13 +65,17 @@ async def refuse_calls(connection: Hijacked) -> None:
     if await stream.take(len(PREFACE)) != PREFACE:
         return
     await connection.write(frame(_SETTINGS, 0, 0))
+    await _answer_frames(stream, connection)
+
+
+async def _answer_frames(stream: _Bytes, connection: Hijacked) -> None:
     for _ in range(_MAX_FRAMES):
         head = await stream.take(_HEADER_BYTES)
         length, kind, flags = int.from_bytes(head[:3]), head[3:4], head[4:5]
         if not kind or length > MAX_FRAME_BYTES:
             return
         payload = await stream.take(length)
-        if kind[0] == _GOAWAY or len(payload) < length:
+        if len(payload) < length:
             return
         if answer := answered(kind[0], flags[0], int.from_bytes(head[5:]) & 0x7FFFFFFF, payload):
             await connection.write(answer)

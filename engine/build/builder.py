@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from shoal.engine.images.images import Images
 from shoal.engine.images.removal import ImageUser
 from shoal.engine.storage.driver import StorageDriver
 from shoal.engine.storage.rootfs import RootFSStore
+
+Fill = Callable[[Path], Awaitable[None]]
+"""Makes the folder, of the files of a context. Raises InvalidArgument."""
 
 CONCURRENT_BUILDS = 8
 """More have to wait."""
@@ -79,8 +82,8 @@ class Builder:
         """The builds that need an image (beside `Engine.image_users`)."""
         return [ImageUser("a build", running=True) for job in self._jobs if image_id in job.held]
 
-    async def build(self, request: Request, archive: Path | None, send: Send) -> str:
-        """The id of the image. `archive`: the context as it was sent. `send` gets what Docker's clients are told.
+    async def build(self, request: Request, sent: Fill | None, send: Send) -> str:
+        """The id of the image. `sent`: the context, where it is sent. `send` gets what Docker's clients are told.
 
         Raises ShoalError, before anything is sent where the request or the Dockerfile is wrong.
         """
@@ -88,7 +91,7 @@ class Builder:
         names = [_name(tag) for tag in request.tags]
         began = time.time()
         async with self._slots, self._folder() as folder:
-            context, file = await self._context(request, archive, folder)
+            context, file = await self._context(request, sent, folder)
             async with self._job(request, context, file, folder) as job:
                 image_id = await _built(job, send)
                 await send(output.stream(f"Successfully built {short(image_id)}\n"))
@@ -108,7 +111,7 @@ class Builder:
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
-    async def _context(self, request: Request, archive: Path | None, folder: Path) -> tuple[Path | None, Dockerfile]:
+    async def _context(self, request: Request, sent: Fill | None, folder: Path) -> tuple[Path | None, Dockerfile]:
         root = folder / "context"
         if remote.is_git(request.remote):
             root = await remote.clone(request.remote, root)
@@ -118,9 +121,9 @@ class Builder:
             got = await remote.fetch(request.remote, folder / "remote")
             if got.kind == "text/plain":
                 return None, contexts.read_text(await asyncio.to_thread(got.path.read_bytes), request.dockerfile)
-            await asyncio.to_thread(contexts.open_archive, got.path, root)
-        elif archive is not None:
-            await asyncio.to_thread(contexts.open_archive, archive, root)
+            await asyncio.to_thread(contexts.open_file, got.path, root)
+        elif sent is not None:
+            await sent(root)
         else:
             raise InvalidArgument("there is neither a context nor a remote one")
         return root, await asyncio.to_thread(contexts.read_dockerfile, root, request.dockerfile)

@@ -10,17 +10,22 @@ from shoal.engine.build import parser
 from shoal.engine.build.instructions import Dockerfile, dockerfile
 from shoal.engine.build.sources import inside
 from shoal.engine.images.compression import decompressed
+from shoal.engine.storage.driver import Readable
 from shoal.engine.storage.unpack import unpack
 
 DOCKERFILE, IGNORE = "Dockerfile", ".dockerignore"
 
 
-def open_archive(archive: Path, root: Path) -> None:
+def open_archive(archive: Readable, root: Path) -> None:
     """Unpack a context (a tar, compressed or not). Raises InvalidArgument."""
     root.mkdir(mode=0o700)
+    plain, _ = decompressed(archive)
+    unpack(plain, root)
+
+
+def open_file(archive: Path, root: Path) -> None:
     with archive.open("rb") as file:
-        plain, _ = decompressed(file)
-        unpack(plain, root)
+        open_archive(file, root)
 
 
 def read_dockerfile(root: Path, name: str) -> Dockerfile:

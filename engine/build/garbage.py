@@ -6,7 +6,8 @@ Source: BuildKit, cache/manager.go (prune, calculateKeepBytes); moby, builder/bu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 
 import msgspec
@@ -45,18 +46,25 @@ def condemned(records: Sequence[Record], policy: Policy, free_bytes: int) -> lis
     """Those that go, in their order: the least recently used first, none before what was built on it."""
     total = sum(record.bytes for record in records if policy.everything or not record.shared)
     kept = kept_bytes(total, policy, free_bytes)
+    by_id = {record.id: record for record in records}
     children = Counter(record.parent for record in records if record.parent)
-    depths = _depths(records)
+    leaves = [(_age(record), record.id) for record in records if not children[record.id]]
+    heapify(leaves)
     gone: list[Record] = []
-    for record in sorted(records, key=lambda record: (record.last_used, -depths[record.id], record.uses)):
-        if kept is not None and total <= kept:
-            break
-        if children[record.id] or not may_go(record, policy):
+    while leaves and (kept is None or total > kept):
+        record = by_id[heappop(leaves)[1]]
+        if not may_go(record, policy):
             continue
         gone.append(record)
-        children[record.parent] -= 1
         total -= record.bytes
+        children[record.parent] -= 1
+        if record.parent in by_id and not children[record.parent]:
+            heappush(leaves, (_age(by_id[record.parent]), record.parent))
     return gone
+
+
+def _age(record: Record) -> tuple[float, int]:
+    return record.last_used, record.uses
 
 
 def may_go(record: Record, policy: Policy) -> bool:
@@ -81,20 +89,3 @@ def kept_bytes(total: int, policy: Policy, free_bytes: int) -> int | None:
     if policy.least_free_bytes:
         bounds.append(total - max(0, policy.least_free_bytes - free_bytes))
     return max(min(bounds, default=0), policy.reserved_bytes)
-
-
-def _depths(records: Iterable[Record]) -> dict[str, int]:
-    """How many of the others each one stands on."""
-    parents = {record.id: record.parent for record in records}
-    depths: dict[str, int] = {}
-    for record_id in parents:
-        path = []
-        at = record_id
-        while at in parents and at not in depths:
-            path.append(at)
-            at = parents[at]
-        below = depths.get(at, -1)
-        for each in reversed(path):
-            below += 1
-            depths[each] = below
-    return depths
