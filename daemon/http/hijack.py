@@ -8,6 +8,10 @@ closes on that, so the transport is given to a protocol of ours.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 from collections import deque
 from contextlib import suppress
 
@@ -15,6 +19,11 @@ from aiohttp import web
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+HEAD_S = 1.0
+HEAD_LOOK_S = 0.001
+"""What comes with the head of the answer is lost in docker-py, which reads on behind it: so it waits until the head
+has been read, for so long at most, looked at so often. A UNIX socket tells; a network has delays of its own."""
 
 MAX_BUFFERED_BYTES = 1 << 18
 """Input held for a slow consumer before the socket is read no further."""
@@ -30,6 +39,7 @@ class Hijacked(asyncio.Protocol):
         self._buffered = 0
         self._paused = False
         self._eof = False
+        self._head_is_read = False
         self._changed = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -83,6 +93,8 @@ class Hijacked(asyncio.Protocol):
 
     async def write(self, data: bytes) -> None:
         """Send; waits while the client is slow. Raises ConnectionResetError once it is gone."""
+        if not self._head_is_read:
+            await self._wait_for_head()
         if self.closed.is_set():
             raise ConnectionResetError("the client has gone")
         self._transport.write(data)
@@ -91,6 +103,24 @@ class Hijacked(asyncio.Protocol):
     def write_now(self, data: bytes) -> None:
         """Send without waiting. For the head of the answer."""
         self._transport.write(data)
+
+    async def _wait_for_head(self) -> None:
+        clock = asyncio.get_running_loop().time
+        until = clock() + HEAD_S
+        while unread(self._transport) and not self.closed.is_set() and clock() < until:  # noqa: ASYNC110 - no event is
+            await asyncio.sleep(HEAD_LOOK_S)
+        self._head_is_read = True
+
+
+def unread(transport: asyncio.Transport) -> int:
+    """The memory of what was sent and not yet read by the other side, of a UNIX socket; 0 for others."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.family != socket.AF_UNIX:
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 class HijackedResponse(web.StreamResponse):
