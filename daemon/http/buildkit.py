@@ -1,8 +1,8 @@
 """Clients that ask for BuildKit: whichever way they ask, they are told in words what to use instead.
 
-A session (POST /session) is taken and left alone: else the docker command would say only that it could not be had,
-and not what POST /build answers. Of calls to BuildKit itself (POST /grpc, from buildx) each one is refused with gRPC's
-UNIMPLEMENTED and the same words; of HTTP/2 that takes no more than is here.
+A session (POST /session) is taken, and ended: were it refused, the docker command would say only that, and not what
+POST /build answers; were it kept, the command would wait for its end. Of calls to BuildKit itself (POST /grpc, from
+buildx) each one is refused with gRPC's UNIMPLEMENTED and the same words; of HTTP/2 that takes no more than is here.
 
 Sources: docker/cli 20.10, command/image/build_buildkit.go; RFC 9113; RFC 7541; gRPC over HTTP2.
 """
@@ -39,7 +39,7 @@ class BuildKitRoutes:
         app.router.add_post("/grpc", self.grpc)
 
     async def session(self, request: web.Request) -> web.StreamResponse:
-        return await _taken_over(request, _left_alone)
+        return await _taken_over(request, _ended)
 
     async def grpc(self, request: web.Request) -> web.StreamResponse:
         return await _taken_over(request, refuse_calls)
@@ -53,10 +53,9 @@ async def _taken_over(request: web.Request, work: Callable[[Hijacked], Awaitable
     return HijackedResponse()
 
 
-async def _left_alone(connection: Hijacked) -> None:
-    """The client serves here. Before it goes, it waits for its caller to speak HTTP/2, and to answer its last ping."""
-    await connection.write(PREFACE + frame(_SETTINGS, 0, 0))
-    await _answer_frames(_Bytes(connection), connection)
+async def _ended(connection: Hijacked) -> None:
+    """The client serves here, and says so first: nothing of its is on the way any more when the connection closes."""
+    await connection.read()
 
 
 async def refuse_calls(connection: Hijacked) -> None:
@@ -65,10 +64,6 @@ async def refuse_calls(connection: Hijacked) -> None:
     if await stream.take(len(PREFACE)) != PREFACE:
         return
     await connection.write(frame(_SETTINGS, 0, 0))
-    await _answer_frames(stream, connection)
-
-
-async def _answer_frames(stream: _Bytes, connection: Hijacked) -> None:
     for _ in range(_MAX_FRAMES):
         head = await stream.take(_HEADER_BYTES)
         length, kind, flags = int.from_bytes(head[:3]), head[3:4], head[4:5]
