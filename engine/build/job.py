@@ -63,6 +63,7 @@ class Job:
         self._results: dict[int, asyncio.Future[Result]] = {
             stage.index: asyncio.get_running_loop().create_future() for stage in plan.stages}
         self._roots: dict[str, tuple[str, Path]] = {}
+        self._private: set[Path] = set()  # roots of images that a registry was sent a password for
         self._mounting = asyncio.Lock()
 
     # --- stages ---
@@ -123,7 +124,14 @@ class Job:
             if image_id not in self._roots:
                 root_id = _root_id()
                 self._roots[image_id] = root_id, await self.rootfs.prepare(root_id, image_id)
-        return self._roots[image_id][1]
+        root = self._roots[image_id][1]
+        if image is not None and self.images.record(image.id).private:
+            self._private.add(root)
+        return root
+
+    def is_private(self, root: Path) -> bool:
+        """Whether what is taken from there is not for everybody."""
+        return root in self._private
 
     @asynccontextmanager
     async def fresh_root(self, image: Image | None) -> AsyncIterator[tuple[str, Path]]:

@@ -31,7 +31,8 @@ async def squashed(job: Job, result: Result) -> Image:
             if layer is None:
                 layer = job.scratch() / "empty.tar"
                 tarfile.open(layer, "w").close()
-            return await job.images.extend(base.id if base else "", draft, layer, cache_key="")
+            return await job.images.extend(base.id if base else "", draft, layer, cache_key="",
+                                           private=job.images.record(image.id).private)
 
 
 def merged(image: Image, base: Image | None, created: str) -> Image:

@@ -51,6 +51,7 @@ class StageRun:
         self._send = send
         self._image: Image | None = None
         self._base: Image | None = None
+        self._private = False  # something was taken of an image that is not for everybody
         self._empty: Image = platforms.empty_image(job.platform(stage.index))
         self._cache = Cache(job.images, platforms.of_image(self._empty), sources=job.request.cache_from,
                             off=job.request.no_cache)
@@ -143,7 +144,7 @@ class StageRun:
         draft = layers.draft(self._image or self._empty, self._state, step, empty=layer is None,
                              epoch=self._job.request.epoch)
         self._take(await self._job.images.extend(
-            self._image.id if self._image else "", draft, layer, cache_key=step.key))
+            self._image.id if self._image else "", draft, layer, cache_key=step.key, private=self._private))
 
     async def _keep_root(self, step: Step, root_id: str) -> None:
         job = self._job
@@ -212,7 +213,7 @@ class StageRun:
                 patterns.append(word)
         if patterns:
             try:
-                root = await self._job.root_of(flags.get("from", ""), self._stage.index, self._send)
+                root = await self._root_of(flags.get("from", ""))
             except ShoalError as error:
                 raise type(error)(f"invalid from flag value {flags.get('from', '')}: {error}") from error
             try:
@@ -221,6 +222,11 @@ class StageRun:
             except ShoalError as error:
                 raise type(error)(f"{instruction.keyword} failed: {error}") from error
         return found
+
+    async def _root_of(self, reference: str) -> Path:
+        root = await self._job.root_of(reference, self._stage.index, self._send)
+        self._private = self._private or self._job.is_private(root)
+        return root
 
     def _written(self, heredoc: parser.Heredoc, folder: Path) -> Source:
         """The file of a heredoc."""
@@ -265,7 +271,7 @@ class StageRun:
             raise InvalidArgument("there is nothing to run in: the stage is empty (FROM scratch)")
         foreign = platforms.foreign(self._image)
         async with mounted(
-                asked, root_of=lambda name: job.root_of(name, self._stage.index, self._send), caches=job.caches,
+                asked, root_of=self._root_of, caches=job.caches,
                 secrets=job.request.secrets, scratch=scratch) as requests:
             ran = Command(words=command, network=network, mounts=(*script, *requests), if_it_fails=foreign)
             async with job.containers.ran(self._image.id, self._state, ran, job.request, self._send) as container_id:
@@ -275,7 +281,7 @@ class StageRun:
         return words.expand(text, self._state.environment(), self._job.file.escape)
 
     async def _mount_hash(self, mount: mounts.Mount) -> str:
-        root = await self._job.root_of(mount.source_of, self._stage.index, self._send)
+        root = await self._root_of(mount.source_of)
         found = await asyncio.to_thread(sources.select, str(root), [mount.source or "/"])
         return found[0].hash
 

@@ -233,14 +233,16 @@ class Images:
             made = await asyncio.to_thread(self._importer.commit, archive, parent, record.layers, record.size, draft)
             return await self.add(Imported(made.image, made.record, (name,) if name else ()))
 
-    async def extend(self, parent_id: str, draft: Image, layer: Path | None, *, cache_key: str) -> Image:
+    async def extend(self, parent_id: str, draft: Image, layer: Path | None, *, cache_key: str, private: bool = False
+                     ) -> Image:
         """A step of a build: `draft` on the layers of another image ("": on none) and the plain tar at `layer`, if any.
 
-        Raises NotFound where the parent is no more.
+        `private`: something of a private image is in the layer. Raises NotFound where the parent is no more.
         """
         parent = self.resolve(parent_id) if parent_id else Image(id="")
         record = self.catalog.records[parent_id] if parent_id else ImageRecord()
-        return await self._take(lambda: self._importer.extend(layer, parent, record, draft), cache_key)
+        return await self._take(lambda: self._importer.extend(layer, parent, record, draft), cache_key,
+                                private=private)
 
     async def extend_as(self, parent_id: str, draft: Image, source_id: str, *, cache_key: str) -> Image:
         """As `extend`, with the first of the layers of another image that the parent does not have, or with none."""

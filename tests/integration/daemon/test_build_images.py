@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,13 +54,23 @@ def push(host: Machine, source: str, name: str) -> str:
 
 def test_a_base_behind_a_password_is_pulled_with_it(registry: Machine, tmp_path: Path) -> None:
     log_in(registry)
-    base = push(registry, "busybox", "secret/base:v1")
+    registry.docker("build", "--tag", "base", "-", stdin="FROM busybox\nRUN echo secret > /secret\n")
+    base = push(registry, "base", "secret/base:v1")
+    registry.docker("rmi", "base")
     text = f"FROM busybox\nCOPY --from={base} /bin/busybox /copied\nFROM {base}\nCOPY --from=0 /copied /copied\n"
     registry.docker("logout", ADDRESS)
     assert "no basic auth credentials" in registry.docker("build", "--tag", "built", "-", stdin=text, code=1)
     log_in(registry)
     registry.docker("build", "--tag", "built", "-", stdin=text)
-    registry.docker("rmi", "built", base)
+    taken = f"FROM busybox\nCOPY --from={base} /bin/busybox /copied\n"
+    registry.docker("build", "--tag", "taken", "-", stdin=taken)
+    registry.docker("build", "--squash", "--tag", "squashed", "-", stdin=taken)
+    registry.docker("build", "--tag", "open", "-", stdin="FROM busybox\nENV A=b\n")
+    index = json.loads((registry.root / "data/images/index.json").read_text())["images"]
+    private = {name: index[registry.inspect(name)["Id"]].get("private", False) for name in (
+        "built", "taken", "squashed", "open", "busybox")}
+    assert private == {"built": True, "taken": True, "squashed": True, "open": False, "busybox": False}
+    registry.docker("rmi", "built", "taken", "squashed", "open", base)
     (tmp_path / "Dockerfile").write_text(text)
     done = subprocess.run(
         [sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{registry.socket}", "build", "--tag", "built",
