@@ -16,7 +16,7 @@ from shoal.api.errors import InvalidArgument
 from shoal.cli.buildcontext import pack
 from shoal.cli.client import Client
 from shoal.cli.dockerconfig import keyring_header
-from shoal.cli.output import reading
+from shoal.cli.output import reading, size
 
 SECRETS_HEADER = "X-Shoal-Build-Secrets"
 MAX_SECRET_BYTES = 4096
@@ -35,6 +35,10 @@ MAX_SECRET_BYTES = 4096
 @click.option("--network", default="", help="Of RUN.")
 @click.option("--add-host", multiple=True, metavar="NAME:ADDRESS")
 @click.option("--platform", default="", metavar="OS/ARCH")
+@click.option("--squash", is_flag=True, help="Make one layer of those that are new.")
+@click.option("-m", "--memory", default=None, metavar="SIZE", help="Of RUN, at most.")
+@click.option("--shm-size", default=None, metavar="SIZE", help="Of /dev/shm, for RUN.")
+@click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Of RUN.")
 @click.option("--secret", multiple=True, metavar="id=ID[,src=FILE]", help="For RUN --mount=type=secret.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only the id of the image.")
 @click.argument("path", type=click.Path(path_type=Path))
@@ -47,6 +51,8 @@ def build(client: Client, /, path: Path, file: Path | None, **options: Any) -> N
         "rm": True, "forcerm": True, "extrahosts": options["add_host"], "cachefrom": list(options["cache_from"]),
         "buildargs": arguments(options["build_arg"]),
         "labels": dict(_pair(text, "--label") for text in options["label"]),
+        "squash": options["squash"], "memory": size(options["memory"]) or 0, "shmsize": size(options["shm_size"]) or 0,
+        "ulimits": [ulimit(text) for text in options["ulimit"]],
     }
     headers = keyring_header()
     if options["secret"]:
@@ -77,6 +83,16 @@ def arguments(given: tuple[str, ...]) -> dict[str, str | None]:
         elif name in os.environ:
             values[name] = os.environ[name]
     return dict(values)
+
+
+def ulimit(text: str) -> dict[str, Any]:
+    """As the API has it; a limit alone is both. Raises InvalidArgument."""
+    name, value = _pair(text, "--ulimit")
+    soft, _, hard = value.partition(":")
+    try:
+        return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+    except ValueError as error:
+        raise InvalidArgument(f"--ulimit {text!r}: write NAME=SOFT or NAME=SOFT:HARD, as numbers") from error
 
 
 def encoded(given: tuple[str, ...]) -> str:

@@ -53,6 +53,19 @@ def test_an_image_is_built_of_a_folder(host: Machine, folder: Path) -> None:
     host.docker("rmi", "one", "two:v1")
 
 
+def test_limits_and_one_layer(host: Machine, folder: Path) -> None:
+    (folder / "Dockerfile").write_text(
+        "FROM busybox\nRUN ulimit -n > /files; df -k /dev/shm | tail -n1 | awk '{print $2}' > /shm\nRUN echo x > /x\n")
+    done = shoal(host, "--tag", "one", "--squash", "--ulimit", "nofile=77:88", "--shm-size", "8m", "--memory", "100m",
+                 str(folder))
+    assert done.returncode == 0, done.stderr
+    assert host.docker("run", "--rm", "one", "cat", "/files", "/shm").split() == ["77", "8192"]
+    assert len(host.inspect("one")["RootFS"]["Layers"]) == len(host.inspect("busybox")["RootFS"]["Layers"]) + 1
+    host.docker("rmi", "one")
+    wrong = shoal(host, "--ulimit", "nofile=many", str(folder))
+    assert wrong.returncode == 1 and "write NAME=SOFT" in wrong.stderr
+
+
 def test_failures_name_the_place(host: Machine, folder: Path) -> None:
     (folder / "Dockerfile").write_text("FROM busybox\nRUN exit 3\n")
     done = shoal(host, str(folder))
