@@ -211,7 +211,7 @@ class Execs:
         process = spec.process(
             argv=config.command, env=env, cwd=config.working_dir or container.config.working_dir or "/", user=user,
             tty=config.tty, capabilities=held,
-            no_new_privileges=security.no_new_privileges and not config.privileged,
+            no_new_privileges=security.no_new_privileges,
             apparmor=host.apparmor_profile(security.apparmor),
             console_size=console_size if all(console_size) else config.console_size)
         if asked.ulimits:

@@ -175,7 +175,7 @@ def _change_folder(path: bytes, *, may_fail: bool) -> bool:
     except OSError as error:
         raise _no_folder(path, error) from error
     try:
-        inside = os.getcwdb().startswith(b"/")  # noqa: PTH109
+        inside = kernel.working_folder().startswith(b"/")
     except FileNotFoundError:
         inside = False
     if not inside:

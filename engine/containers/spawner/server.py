@@ -16,7 +16,7 @@ import fcntl
 import marshal
 import os
 import sys
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_NOSIGNAL, socket
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_NOSIGNAL, socket
 
 from shoal.engine.containers.spawner import kernel
 from shoal.engine.containers.spawner.entering import enter, words
@@ -71,7 +71,7 @@ def _check_sealed() -> None:
 def _serve(control: socket) -> None:
     room = CMSG_SPACE(4 * _MAX_DESCRIPTORS)
     while True:
-        message, ancillary, _, _ = control.recvmsg(16, room, MSG_CMSG_CLOEXEC)
+        message, ancillary, flags, _ = control.recvmsg(16, room, MSG_CMSG_CLOEXEC)
         if not message:
             return
         descriptors = [
@@ -79,7 +79,7 @@ def _serve(control: socket) -> None:
             for _, _, data in ancillary for at in range(0, len(data) // 4 * 4, 4)
         ]
         try:
-            if len(descriptors) in (3, _MAX_DESCRIPTORS):
+            if len(descriptors) in (3, _MAX_DESCRIPTORS) and not flags & MSG_CTRUNC:
                 _obey(*descriptors)
                 kernel.setns(OWN_PIDS, kernel.NEWPID)  # holds no container's namespace
         finally:

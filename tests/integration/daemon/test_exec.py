@@ -234,6 +234,28 @@ def test_nothing_of_the_host_is_open(ways: TwoWays) -> None:
             assert done.returncode in (126, 127), (descriptor, done)
 
 
+def test_a_working_folder_outside_that_looks_like_one_inside(ways: TwoWays) -> None:
+    """The container's own files by the host's mount of them: the C library's getcwd would say /etc."""
+    root = ways.docker("exec", "host", "awk", "$5 == \"/\"", "/proc/self/mountinfo")
+    upper = next(word for word in root.replace(",", " ").split() if word.startswith("upperdir="))
+    outside = f"/proc/1/root{Path(upper.removeprefix('upperdir=')).parent}/merged"
+    assert ways.docker("exec", "--privileged", "host", "ls", f"{outside}/etc")
+    for by_runtime in (True, False):
+        ways.go(by_runtime=by_runtime)
+        for options in ([], ["--privileged"], ["--tty"]):
+            done = ways.docker_run("exec", *options, "--workdir", f"{outside}/etc", "host", "pwd")
+            assert done.returncode and "possible container breakout detected" in done.stdout + done.stderr, (
+                by_runtime, options, done)
+
+
+def test_a_privileged_exec_gets_no_new_privileges_where_its_container_gets_none(ways: TwoWays) -> None:
+    """As dockerd has it: capabilities alone are more."""
+    for by_runtime in (True, False):
+        ways.go(by_runtime=by_runtime)
+        said = ways.docker("exec", "--privileged", "profiled", "grep", "NoNewPrivs", "/proc/self/status")
+        assert said.split()[1] == "1"
+
+
 def test_what_is_in_the_container_is_not_loaded(ways: TwoWays) -> None:
     """Modules, and what would be asked for names, where the host has its own."""
     ways.go(by_runtime=False)
