@@ -46,6 +46,7 @@ class Spawner:
         self._control: socket.socket | None = None
         self._process: Handle | None = None
         self._sending = asyncio.Lock()
+        self._room = asyncio.Event()
         self._useless = ""  # why it could not be started, which is not tried again for a while
         self._useless_until_s = 0.0
 
@@ -95,7 +96,7 @@ class Spawner:
                 for _ in range(2):  # it may have ended since
                     control = await self._running()
                     try:
-                        await _send(control, [payload, *descriptors])
+                        await send_order(control, [payload, *descriptors], self._room)
                     except (BrokenPipeError, ConnectionResetError):
                         self._let_go()
                     else:
@@ -158,8 +159,10 @@ class Spawner:
     def _let_go(self) -> None:
         """It ends with its socket, if it has not."""
         if self._control is not None:
+            asyncio.get_running_loop().remove_writer(self._control.fileno())
             self._control.close()
             self._control = None
+            self._room.set()  # who waits for room sees that it is closed
 
     async def close(self) -> None:
         """End it. What it has started runs on."""
@@ -260,11 +263,13 @@ def sealed_copy(path: str) -> int:
     return copy
 
 
-async def _send(control: socket.socket, descriptors: list[int]) -> None:
-    """An order. Waits while the spawner has many."""
+async def send_order(control: socket.socket, descriptors: list[int], room: asyncio.Event) -> None:
+    """Wait while the spawner has many; `room` is set when there may be room, and when the socket was closed.
+
+    Raises BrokenPipeError or ConnectionResetError where nobody is at the other end, or the socket was closed.
+    """
     loop = asyncio.get_running_loop()
-    room = asyncio.Event()
-    while True:
+    while control.fileno() >= 0:
         try:
             socket.send_fds(control, [START], descriptors, socket.MSG_NOSIGNAL)
             return
@@ -274,4 +279,6 @@ async def _send(control: socket.socket, descriptors: list[int]) -> None:
             try:
                 await room.wait()
             finally:
-                loop.remove_writer(control.fileno())
+                if control.fileno() >= 0:
+                    loop.remove_writer(control.fileno())
+    raise ConnectionResetError("the exec spawner was let go of")

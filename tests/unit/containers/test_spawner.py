@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.monitor import RuntimeFailed
 from shoal.engine.containers.oci.users import User
 from shoal.engine.containers.spawner import kernel
-from shoal.engine.containers.spawner.client import Spawner, Unavailable, sealed_copy
+from shoal.engine.containers.spawner.client import START, Spawner, Unavailable, sealed_copy, send_order
 from shoal.engine.containers.spawner.entering import Failed, find_program
 from shoal.engine.containers.spawner.entry import SpawnerEntry
 from shoal.engine.containers.spawner.orders import Confinement, make_order, read_confinement
@@ -236,3 +238,44 @@ async def test_what_is_left_to_the_runtime(tmp_path: Path, caplog: pytest.LogCap
     assert runtime.asked == 4
     reasons = [record.args for record in caplog.records if "exec-by-runtime" in record.msg]
     assert reasons == [("its seccomp profile has flags",), ("no reason",)]
+
+
+async def test_who_waits_for_room_hears_that_the_spawner_was_let_go_of() -> None:
+    """And the number of its socket is watched no more: the next socket may have it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    loop, room = asyncio.get_running_loop(), asyncio.Event()
+    with theirs, ours:
+        with pytest.raises(BlockingIOError):
+            while True:
+                ours.send(b"x" * 1000)
+        waiting = loop.create_task(send_order(ours, [theirs.fileno()], room))
+        await asyncio.sleep(0)
+        number = ours.fileno()
+        loop.remove_writer(number)
+        ours.close()
+        room.set()
+        async with asyncio.timeout(30):
+            with pytest.raises(ConnectionResetError):
+                await waiting
+        assert not loop.remove_writer(number)
+
+
+async def test_an_order_waits_for_room() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with theirs, ours:
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while True:
+                ours.send(b"x")
+                sent += 1
+        waiting = asyncio.get_running_loop().create_task(send_order(ours, [theirs.fileno()], asyncio.Event()))
+        await asyncio.sleep(0)
+        for _ in range(sent):
+            theirs.recv(16)
+        async with asyncio.timeout(30):
+            await waiting
+        message, descriptors, _, _ = socket.recv_fds(theirs, 16, 4)
+        assert (message, len(descriptors)) == (START, 1)
+        os.close(descriptors[0])
