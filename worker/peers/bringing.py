@@ -1,4 +1,4 @@
-"""The image of a task: what is here, else what other hosts of the swarm have, else what its registry has."""
+"""The image of a task: what is here, else what other hosts of the swarm have, or what its registry has."""
 
 from __future__ import annotations
 
@@ -64,12 +64,17 @@ class Peers:
         await self._hosts.close()
 
     async def bring(self, image: str, credentials: Credentials = ANONYMOUS) -> None:
-        """The image is here when this returns. Raises NotFound with every reason why it cannot be had."""
+        """The image is here when this returns. Raises NotFound with every reason why it cannot be had.
+
+        A digest is had from whoever is nearest. What a name means its registry says, and other hosts only where
+        it does not: else one host could have all the others run what it likes to call so.
+        """
         if self._puller.images.has(image) or image.startswith("sha256:"):
             return
         wanted, reasons = parse(image), []
         again_at = asyncio.get_running_loop().time() + ASK_AGAIN_S
-        for source in (self._from_others, self._from_registry, partial(self._from_others, after=again_at)):
+        first = (self._from_others, self._from_registry)
+        for source in (*(first if wanted.digest else first[::-1]), partial(self._from_others, after=again_at)):
             try:
                 if await source(wanted, credentials):
                     return

@@ -358,7 +358,21 @@ async def test_what_no_host_gives_comes_from_the_registry(site: Site, tmp_path: 
     with docker_registry(tmp_path / "registry") as registry:
         there = Made(registry, "app", [layer("base", SIZES[0]), layer("top", SIZES[1])]).put("1")
         peer = await site.bad(serve) if serve is not None else "127.0.0.1:9"
-        site.directory.found[f"{registry}/app:1"] = FoundImage(digest=digest(there.manifest), peers=(peer,))
-        await bring(other, f"{registry}/app:1")
-    assert other.images.resolve(f"{registry}/app:1").id == there.id
+        pinned = f"{registry}/app:1@{digest(there.manifest)}"
+        site.directory.found[pinned] = FoundImage(digest=digest(there.manifest), peers=(peer,))
+        await bring(other, pinned)
+    assert other.images.resolve(pinned).id == there.id
+    assert site.directory.asked == 1  # they were asked first
     assert other.content(there.id) == list(SIZES)
+
+
+async def test_a_host_cannot_take_the_place_of_a_registry(site: Site, tmp_path: Path) -> None:
+    """What a name without a digest means, its registry says."""
+    seed, image = await made(site)
+    other = await site.host()
+    (tmp_path / "registry").mkdir()
+    with docker_registry(tmp_path / "registry") as registry:
+        there = Made(registry, "app", [layer("base", 10), layer("top", 10)]).put("1")
+        seed.tell(f"{registry}/app:1", image)
+        await bring(other, f"{registry}/app:1")
+    assert (other.images.resolve(f"{registry}/app:1").id, site.directory.asked) == (there.id, 0)
