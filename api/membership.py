@@ -18,6 +18,11 @@ HOST_PORT = 7946
 VXLAN_PORT = 4789
 
 
+def at_port(address: str, port: int) -> str:
+    """`host:port`, with the brackets that an IPv6 address needs. Pure."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who this host is in its swarm: `<data>/swarm/identity.json`.
 

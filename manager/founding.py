@@ -7,7 +7,7 @@ import secrets
 import msgspec
 
 from shoal.api.ids import new_swarm_id
-from shoal.api.membership import MANAGER_PORT, Identity, InitRequest
+from shoal.api.membership import MANAGER_PORT, Identity, InitRequest, at_port
 from shoal.api.messages import ManagerPeer
 from shoal.api.objects import Cluster, ManagerInfo, Network, Node, NodeDescription, NodeStatus
 from shoal.api.specs import NetworkSpec, NodeSpec
@@ -15,7 +15,7 @@ from shoal.api.states import NodeState, Role
 from shoal.manager.ca.issue import issue, new_key, new_request, new_root
 from shoal.manager.ca.tokens import new_tokens
 from shoal.manager.hostfolder import HostFolder
-from shoal.manager.membership import address, join_of, manager_address
+from shoal.manager.membership import join_of, manager_address
 from shoal.manager.store.changes import Command, Create
 from shoal.manager.store.raft import Member
 
@@ -33,7 +33,7 @@ class First:
             node_id=node_id, cluster_id=self.cluster.id, role=Role.MANAGER, advertise_addr=request.advertise_addr,
             listen_addr=request.listen_addr, data_path_addr=request.data_path_addr,
             data_path_port=request.data_path_port, raft_id=new_swarm_id(),
-            managers=(ManagerPeer(node_id=node_id, addr=address(request.advertise_addr, MANAGER_PORT)),))
+            managers=(ManagerPeer(node_id=node_id, addr=at_port(request.advertise_addr, MANAGER_PORT)),))
 
     def certify(self, folder: HostFolder) -> None:
         """Give the host its key and certificate."""

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from shoal.api.errors import Conflict, NotManager, ShoalError, Unavailable
 from shoal.api.ids import new_swarm_id
-from shoal.api.membership import MANAGER_PORT, Identity, InitRequest, ManagerInfoReply
+from shoal.api.membership import MANAGER_PORT, Identity, InitRequest, ManagerInfoReply, at_port
 from shoal.api.messages import ManagerPeer
 from shoal.manager import founding
 from shoal.manager.ca.server import ca_routes
@@ -38,7 +38,6 @@ from shoal.manager.memberroutes import MemberRoutes
 from shoal.manager.membership import (
     RaftMembership,
     Upkeep,
-    address,
     manager_address,
     member_id,
     node_of,
@@ -110,7 +109,7 @@ class Manager:
 
     async def serve(self) -> None:
         """Port 2377 and the private socket. Raises ShoalError."""
-        context, where = self._context, address(self.identity.listen_addr, MANAGER_PORT)
+        context, where = self._context, at_port(self.identity.listen_addr, MANAGER_PORT)
         members = MemberRoutes(context, self.node, self._tls, self._server.peer)
         try:
             await self._server.start(self.identity.listen_addr, MANAGER_PORT,
@@ -296,7 +295,7 @@ def load_tls(folder: HostFolder) -> ManagerTLS:
 
 def known_addresses(identity: Identity) -> list[str]:
     """Where other managers were last known."""
-    own = address(identity.advertise_addr, MANAGER_PORT)
+    own = at_port(identity.advertise_addr, MANAGER_PORT)
     return [one.addr for one in identity.managers if one.addr != own]
 
 

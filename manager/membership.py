@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoal.api.errors import Conflict, NoLeader, Unavailable
-from shoal.api.membership import MANAGER_PORT, RAFT_PORT
+from shoal.api.membership import MANAGER_PORT, RAFT_PORT, at_port
 from shoal.api.objects import ManagerInfo, Node
 from shoal.api.states import Role
 from shoal.manager.controlloop import Store
@@ -44,13 +44,8 @@ def join_of(member: str) -> str:
     return member.partition(".")[2]
 
 
-def address(host: str, port: int) -> str:
-    """`host:port`, IPv6 hosts in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def raft_address(host: str) -> str:
-    return address(host, RAFT_PORT)
+    return at_port(host, RAFT_PORT)
 
 
 def manager_address(member: Member) -> str:

@@ -107,7 +107,8 @@ class Hijacked(asyncio.Protocol):
     async def _wait_for_head(self) -> None:
         clock = asyncio.get_running_loop().time
         until = clock() + HEAD_S
-        while unread(self._transport) and not self.closed.is_set() and clock() < until:  # noqa: ASYNC110 - no event is
+        # A look now and then: no event tells that the other side has read.
+        while unread(self._transport) and not self.closed.is_set() and clock() < until:  # noqa: ASYNC110
             await asyncio.sleep(HEAD_LOOK_S)
         self._head_is_read = True
 

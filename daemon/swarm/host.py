@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shoal.api.errors import ShoalError, Unavailable
-from shoal.api.membership import HOST_PORT, Identity, InitRequest, SwarmEvent
+from shoal.api.membership import HOST_PORT, Identity, InitRequest, SwarmEvent, at_port
 from shoal.api.objects import NodeDescription
 from shoal.api.states import Role
 from shoal.daemon.swarm.events import follow
@@ -82,7 +82,7 @@ class SwarmHost:
     def _serves(self) -> str:
         """Where other hosts reach this one's port, as host:port."""
         address = self.identity.advertise_addr if self.identity is not None else ""
-        return f"[{address}]:{self._host_port}" if ":" in address else f"{address}:{self._host_port}"
+        return at_port(address, self._host_port)
 
     # --- life ---
 

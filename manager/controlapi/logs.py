@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, NotFound
+from shoal.api.membership import at_port
 from shoal.api.objects import Task
 from shoal.api.states import NodeState, TaskState
 from shoal.manager.controlapi.context import ControlContext
@@ -191,8 +192,7 @@ class Merge:
 
     async def _messages(self, task: Task, address: str) -> AsyncIterator[tuple[int, bytes]]:
         context, reader = self._context, FrameReader()
-        host = f"[{address}]" if ":" in address else address
-        url = f"{context.host_scheme}://{host}:{context.host_port}/tasks/{task.id}/logs"
+        url = f"{context.host_scheme}://{at_port(address, context.host_port)}/tasks/{task.id}/logs"
         timeout = aiohttp.ClientTimeout(
             total=None,
             connect=CONNECT_TIMEOUT_S,

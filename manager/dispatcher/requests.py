@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from shoal.api.errors import Conflict, InvalidArgument, NoLeader, NotFound, PermissionDenied, ShoalError, Unavailable
-from shoal.api.membership import HOST_PORT
+from shoal.api.membership import HOST_PORT, at_port
 from shoal.api.messages import (
     Attach,
     Detach,
@@ -97,7 +97,7 @@ class Requests:
         view, wanted = self._store.view(), parse(image)
         found = self._holdings.find(wanted, node_id, private=wanted in images_used(view, node_id))
         nodes = [view.nodes.get(each) for each in found.node_ids] if found is not None else []
-        there = [_host(node.status.addr) for node in nodes if node is not None and reachable(node)]
+        there = [at_port(node.status.addr, HOST_PORT) for node in nodes if node is not None and reachable(node)]
         if found is None or not there:
             raise NotFound(f"no other host has image {image}")
         return FoundImage(digest=found.digest, peers=tuple(there), private=found.private)
@@ -214,10 +214,6 @@ def _spec(asked: Attach, info: NetworkInfo) -> TaskSpec:
                               f"of network {info.name}")
     place = NetworkAttachmentSpec(target=info.id, aliases=names, address=asked.address)
     return TaskSpec(attachment=asked.container_id, networks=(place,))
-
-
-def _host(address: str) -> str:
-    return f"[{address}]:{HOST_PORT}" if ":" in address else f"{address}:{HOST_PORT}"
 
 
 def _inside(address: str, subnet: str) -> bool:

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from shoal.api.membership import at_port
 from shoal.api.objects import ManagerInfo, Node, Task
 from shoal.api.specs import NodeSpec, TaskSpec
 from shoal.api.states import Role
@@ -13,7 +14,6 @@ from shoal.manager.membership import (
     Record,
     Remove,
     Upkeep,
-    address,
     join_of,
     manager_address,
     member_id,
@@ -104,7 +104,7 @@ def test_once_done_nothing_is_left():
 
 def test_names_and_addresses():
     assert (node_of("n.a-b"), join_of("n.a-b")) == ("n", "a-b")
-    assert address("2001:db8::1", 2377) == "[2001:db8::1]:2377"
+    assert at_port("2001:db8::1", 2377) == "[2001:db8::1]:2377"
     assert manager_address(Member("n.j", "[2001:db8::1]:2378")) == "[2001:db8::1]:2377"
     assert manager_address(Member("n.j", "192.0.2.1:2378")) == "192.0.2.1:2377"
 
