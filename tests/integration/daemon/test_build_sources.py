@@ -37,8 +37,9 @@ def repository(host: Machine, tmp_path: Path) -> Iterator[Path]:
         git(folder, "add", ".")
         git(folder, "commit", "--quiet", "--message", tag)
         git(folder, "tag", tag)
+    daemon = Path(git(tmp_path, "--exec-path")) / "git-daemon"  # `git daemon` would be its parent, and leave it behind
     server = subprocess.Popen(
-        [*entering(host.init_pid), "git", "daemon", "--export-all", f"--base-path={tmp_path}", "--listen=127.0.0.1",
+        [*entering(host.init_pid), str(daemon), "--export-all", f"--base-path={tmp_path}", "--listen=127.0.0.1",
          f"--port={PORT}", "--reuseaddr", str(folder)], stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, env={"PATH": "/usr/bin:/bin", "GIT_CONFIG_COUNT": "1",
                                         "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"})
