@@ -39,12 +39,15 @@ PACKAGES = (
     # what Shoal needs
     "runc", "crun", "conmon", "catatonit", "nftables", "libnftables1", "conntrack", "iproute2",
     "golang-github-containers-common", "python3-venv", "busybox-static", "kmod", "procps",
+    # what containers are tried with: file systems of another machine, profiles that deny
+    "nfs-kernel-server", "apparmor",
     # what makes a machine of it
     "systemd-sysv", "dbus", "udev", "openssh-server", "ca-certificates", "e2fsprogs", "iputils-ping", "curl",
 )
 UNNEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info")
 IDLE_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service",
-              "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service")
+              "fstrim.timer", "getty@tty1.service", "serial-getty@ttyS0.service", "apparmor.service",
+              "rpcbind.socket", "rpcbind.service", "nfs-server.service", "nfs-client.target", "nfs-blkmap.service")
 """Nobody misses them here, and they cost a slow machine seconds."""
 
 VENV = "/opt/shoal"

@@ -18,37 +18,49 @@ from shoal.engine.containers.nouns import DeviceLimit, Limits
 
 
 class Kind(NamedTuple):
-    """`oci`: its list in the specification, whose entries hold the value as `key`. `v1_files`: one of them tells of it.
+    """`oci`: its name in the specification. A list has an entry for each device, which holds the value as `key`.
 
-    `what` is it that a kernel does not support, and `discarded` how that is said.
+    `v1_files`, `v2_files`: one of them tells that a kernel has it. `what` is it that a kernel does not support,
+    `discarded` how that is said, and `info` what `docker info` calls it (with cgroup v1, with v2; "": nothing).
     """
 
     oci: str
     key: str
     v1_files: tuple[str, ...]
+    v2_files: tuple[str, ...]
     what: str
     discarded: str
+    info: tuple[str, str]
 
 
 _WEIGHT_FILES = ("blkio.weight", "blkio.bfq.io_serviced")  # the root has no weight of BFQ's
+
+
+def _throttle(oci: str, what: str, verb: str, unit: str, v1: str, v2: str) -> Kind:
+    return Kind(oci, "rate", (f"blkio.{v1}",), ("io.max",), f"{unit} Block {what}{verb} limit",
+                f"Block I/O {unit} {verb} limit", (f"blkio {v1}", f"io.max ({v2})"))
+
+
 KINDS: Mapping[str, Kind] = {
-    "blkio_weight_devices": Kind("weightDevice", "weight", _WEIGHT_FILES, "Block I/O weight_device", "Weight-device"),
-    "blkio_read_bps": Kind("throttleReadBpsDevice", "rate", ("blkio.throttle.read_bps_device",),
-                           "BPS Block I/O read limit", "Block I/O BPS read limit"),
-    "blkio_write_bps": Kind("throttleWriteBpsDevice", "rate", ("blkio.throttle.write_bps_device",),
-                            "BPS Block I/O write limit", "Block I/O BPS write limit"),
-    "blkio_read_iops": Kind("throttleReadIOPSDevice", "rate", ("blkio.throttle.read_iops_device",),
-                            "IOPS Block read limit", "Block I/O IOPS read limit"),
-    "blkio_write_iops": Kind("throttleWriteIOPSDevice", "rate", ("blkio.throttle.write_iops_device",),
-                             "IOPS Block write limit", "Block I/O IOPS write limit"),
+    "blkio_weight": Kind("weight", "", _WEIGHT_FILES, ("io.bfq.weight", "io.weight"), "Block I/O weight", "Weight",
+                         ("", "io.weight")),
+    "blkio_weight_devices": Kind("weightDevice", "weight", _WEIGHT_FILES, ("io.bfq.weight",),
+                                 "Block I/O weight_device", "Weight-device", ("", "io.weight (per device)")),
+    "blkio_read_bps": _throttle("throttleReadBpsDevice", "I/O ", "read", "BPS", "throttle.read_bps_device", "rbps"),
+    "blkio_write_bps": _throttle("throttleWriteBpsDevice", "I/O ", "write", "BPS", "throttle.write_bps_device", "wbps"),
+    "blkio_read_iops": _throttle("throttleReadIOPSDevice", "", "read", "IOPS", "throttle.read_iops_device", "riops"),
+    "blkio_write_iops": _throttle("throttleWriteIOPSDevice", "", "write", "IOPS", "throttle.write_iops_device",
+                                  "wiops"),
 }
-"""By the field of `Limits`."""
+"""By the field of `Limits`. Of cgroup v2's weights of single devices, runtimes know only BFQ's."""
+
+_OF_DEVICES = {field: kind for field, kind in KINDS.items() if kind.key}
 
 
 def oci(limits: Limits, numbers: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
     """The `blockIO` of the specification. `numbers`: major and minor of each device, by its path. Pure."""
     found: dict[str, Any] = {"weight": limits.blkio_weight} if limits.blkio_weight else {}
-    for field, kind in KINDS.items():
+    for field, kind in _OF_DEVICES.items():
         asked: tuple[DeviceLimit, ...] = getattr(limits, field)
         if asked:
             found[kind.oci] = [{"major": major, "minor": minor, kind.key: each.value}
@@ -61,8 +73,14 @@ def kept(limits: Limits, supported: Set[str]) -> tuple[Limits, list[str]]:
     missing = {field: kind for field, kind in KINDS.items() if field not in supported and getattr(limits, field)}
     warnings = [f"Your kernel does not support {kind.what} or the cgroup is not mounted. {kind.discarded} discarded."
                 for kind in missing.values()]
-    nothing: dict[str, Any] = dict.fromkeys(missing, ())
+    nothing = {field: getattr(Limits(), field) for field in missing}
     return msgspec.structs.replace(limits, **nothing), warnings
+
+
+def lacking(supported: Set[str], version: int) -> list[str]:
+    """What `docker info` says of those that the kernel does not support. Pure."""
+    names = (kind.info[version - 1] for field, kind in KINDS.items() if field not in supported)
+    return [f"No {name} support" for name in names if name]
 
 
 def supported(folder: Path, version: int) -> Set[str]:
@@ -70,14 +88,25 @@ def supported(folder: Path, version: int) -> Set[str]:
     if version == 1:
         return {field for field, kind in KINDS.items() if any((folder / name).exists() for name in kind.v1_files)}
     try:
-        return KINDS.keys() if "io" in (folder / "cgroup.controllers").read_text().split() else set()
+        if "io" not in (folder / "cgroup.controllers").read_text().split():
+            return set()
+        files = _v2_files(folder)
     except OSError:
         return set()
+    return {field for field, kind in KINDS.items() if not files or files.intersection(kind.v2_files)}
+
+
+def _v2_files(folder: Path) -> set[str]:
+    """Those of the io controller in a group below, for the root has none of limits; nothing where no group has it."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False) and Path(entry, "io.max").exists():
+            return {name for kind in KINDS.values() for name in kind.v2_files if Path(entry, name).exists()}
+    return set()
 
 
 def device_numbers(limits: Limits) -> dict[str, tuple[int, int]]:
     """Major and minor of each device that a limit names. Raises InvalidArgument where it is none."""
-    return {each.path: _numbers(each.path) for field in KINDS for each in getattr(limits, field)}
+    return {each.path: _numbers(each.path) for field in _OF_DEVICES for each in getattr(limits, field)}
 
 
 def _numbers(path: str) -> tuple[int, int]:

@@ -102,8 +102,9 @@ class Client:
         removes_itself = self._chance.random() < 0.2
         container = await self._create(program, removes_itself)
         self.ids.add(container)
-        await self._start(container)
-        if not program.ends_itself and self._chance.random() < 0.6:
+        answered = await self._start(container)
+        may_be_gone = removes_itself and not answered  # a start that is cut off ends the container
+        if not program.ends_itself and not may_be_gone and self._chance.random() < 0.6:
             await self._exec(container)
         if removes_itself:
             await self._until_gone(container, program)
@@ -141,15 +142,17 @@ class Client:
         assert status == HTTPStatus.CREATED, answer
         return str(answer["Id"])
 
-    async def _start(self, container: str) -> None:
-        """Where the answer was lost, it may run, have ended, or have removed itself: then it is started again."""
+    async def _start(self, container: str) -> bool:
+        """Whether it was answered: where not, it may run, have ended, or have removed itself, and is started again."""
         path = f"/containers/{container}/start"
         try:
             status, answer = await self._ask("POST", path)
             assert status == HTTPStatus.NO_CONTENT, answer
+            return True
         except Lost:
             status, answer = await self._sure("POST", path)
             assert status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED, HTTPStatus.NOT_FOUND), answer
+            return False
 
     async def _exec(self, container: str) -> None:
         """One whose daemon dies is lost with it; the container is not."""
