@@ -46,7 +46,8 @@ class Creation:
         merged = merge.merge(config, image.config)
         warnings = merge.check(merged, host, cpus=CPUS, real_time=self._launcher.cgroups.has_real_time)
         self._check_parent(host.cgroup_parent)
-        host, discarded = self._with_supported_limits(host)
+        limits, discarded = blockio.kept(host.limits, self._launcher.cgroups.block_limits)
+        host = msgspec.structs.replace(host, limits=limits)
         container_id = new_container_id()
         name = self._table.reserve(name, container_id)
         try:
@@ -62,13 +63,6 @@ class Creation:
         self._volumes.settle(container_id)
         self._emit(container, "create", {})
         return Created(id=container_id, warnings=(*warnings, *discarded))
-
-    def _with_supported_limits(self, host: HostConfig) -> tuple[HostConfig, list[str]]:
-        """Those that this kernel has, and warnings of those that it has not."""
-        cgroups = self._launcher.cgroups
-        limits, warnings = blockio.kept(
-            host.limits, blockio.supported(cgroups.folder("", "blkio"), cgroups.version))
-        return msgspec.structs.replace(host, limits=limits), warnings
 
     def _with_ids(self, host: HostConfig) -> HostConfig:
         """The containers that the modes name by their ids: names may change. Raises NotFound, InvalidArgument."""

@@ -38,7 +38,7 @@ from shoal.engine.containers.nouns import (
     Usage,
     WaitResult,
 )
-from shoal.engine.containers.oci import cgroupdriver, runtime, systemd
+from shoal.engine.containers.oci import blockio, cgroupdriver, runtime, systemd
 from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.monitor import RESIZE, Monitors
 from shoal.engine.containers.prober import Prober
@@ -171,7 +171,8 @@ class Engine:
     @property
     def warnings(self) -> list[str]:
         """What people should know of this engine."""
-        return [self._runtime.warning] if self._runtime.warning else []
+        return [*([self._runtime.warning] if self._runtime.warning else []),
+                *blockio.lacking(self._cgroups.block_limits, self._cgroups.version)]
 
     @property
     def cgroup_version(self) -> int:
@@ -257,13 +258,14 @@ class Engine:
     async def update(self, ref: str, limits: Limits, restart: RestartPolicy | None = None) -> list[str]:
         """Change limits (those that are not 0 or empty) and the restart policy. Returns warnings."""
         container = self._table.find(ref)
+        limits, discarded = blockio.kept(limits, self._cgroups.block_limits)
         host = merge.updated(container.host, limits, restart)
         warnings = merge.check_limits(host.limits, cpus=CPUS, update=True)
         if container.state.running:
             await asyncio.to_thread(self._launcher.limit, container, host.limits)
         self._table.change(container.id, host=host)
         self._emit(container, "update", {})
-        return warnings
+        return [*warnings, *discarded]
 
     async def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
         """`force` kills it first; `volumes`: its anonymous volumes too. Raises Conflict where it runs."""

@@ -1,6 +1,6 @@
 """Limits on block devices: as `Limits` has them, and the names that Docker, the OCI and the kernel give them.
 
-Source of the warnings: moby, daemon/daemon_unix.go (verifyPlatformContainerResources).
+Source of the warnings: moby, daemon/daemon_unix.go (verifyPlatformContainerResources), daemon/info_unix.go.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ class Kind(NamedTuple):
 _WEIGHT_FILES = ("blkio.weight", "blkio.bfq.io_serviced")  # the root has no weight of BFQ's
 
 
-def _throttle(oci: str, what: str, verb: str, unit: str, v1: str, v2: str) -> Kind:
-    return Kind(oci, "rate", (f"blkio.{v1}",), ("io.max",), f"{unit} Block {what}{verb} limit",
-                f"Block I/O {unit} {verb} limit", (f"blkio {v1}", f"io.max ({v2})"))
+def _throttle(oci: str, verb: str, unit: str) -> Kind:
+    v1, block = f"throttle.{verb}_{unit}_device", "Block I/O" if unit == "bps" else "Block"
+    return Kind(oci, "rate", (f"blkio.{v1}",), ("io.max",), f"{unit.upper()} {block} {verb} limit",
+                f"Block I/O {unit.upper()} {verb} limit", (f"blkio {v1}", f"io.max ({verb[0]}{unit})"))
 
 
 KINDS: Mapping[str, Kind] = {
@@ -46,11 +47,10 @@ KINDS: Mapping[str, Kind] = {
                          ("", "io.weight")),
     "blkio_weight_devices": Kind("weightDevice", "weight", _WEIGHT_FILES, ("io.bfq.weight",),
                                  "Block I/O weight_device", "Weight-device", ("", "io.weight (per device)")),
-    "blkio_read_bps": _throttle("throttleReadBpsDevice", "I/O ", "read", "BPS", "throttle.read_bps_device", "rbps"),
-    "blkio_write_bps": _throttle("throttleWriteBpsDevice", "I/O ", "write", "BPS", "throttle.write_bps_device", "wbps"),
-    "blkio_read_iops": _throttle("throttleReadIOPSDevice", "", "read", "IOPS", "throttle.read_iops_device", "riops"),
-    "blkio_write_iops": _throttle("throttleWriteIOPSDevice", "", "write", "IOPS", "throttle.write_iops_device",
-                                  "wiops"),
+    "blkio_read_bps": _throttle("throttleReadBpsDevice", "read", "bps"),
+    "blkio_write_bps": _throttle("throttleWriteBpsDevice", "write", "bps"),
+    "blkio_read_iops": _throttle("throttleReadIOPSDevice", "read", "iops"),
+    "blkio_write_iops": _throttle("throttleWriteIOPSDevice", "write", "iops"),
 }
 """By the field of `Limits`. Of cgroup v2's weights of single devices, runtimes know only BFQ's."""
 

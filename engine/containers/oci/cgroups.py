@@ -11,11 +11,12 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers.nouns import Limits
+from shoal.engine.containers.oci import blockio
 from shoal.engine.containers.oci.resources import cpu_quota, swap_beside_memory, swap_limit, v2_io_weight, v2_weight
 
 REMOVE_TIMEOUT_S = 2.0
@@ -70,6 +71,11 @@ class Cgroups:
     def has_real_time(self) -> bool:
         """Whether the kernel shares real-time out among groups."""
         return self.version == 1 and (self.folder("/", "cpu") / "cpu.rt_runtime_us").exists()
+
+    @property
+    def block_limits(self) -> Set[str]:
+        """The fields of `Limits` on block devices that the kernel has. It may have more later: BFQ is a module."""
+        return blockio.supported(self.folder("", "blkio"), self.version)
 
     def pids(self, group: str) -> list[int]:
         """The processes in the group and in the groups below it."""
@@ -159,7 +165,8 @@ class Cgroups:
         if limits.pids:
             yield "pids", "pids.max", str(limits.pids) if limits.pids > 0 else "max"
         if limits.blkio_weight:
-            yield "blkio", "blkio.weight", str(limits.blkio_weight)
+            own = (self.folder(group, "blkio") / "blkio.weight").exists()
+            yield "blkio", "blkio.weight" if own else "blkio.bfq.weight", str(limits.blkio_weight)
 
     def _v1_memory(self, group: str, limits: Limits) -> list[tuple[str, str, str]]:
         """The two limits in the order that keeps memory below memory with swap at each step."""

@@ -28,28 +28,56 @@ def test_the_specification_names_devices_by_their_numbers() -> None:
     assert "blockIO" not in oci_resources(Limits(), counts_swap=True)
 
 
+WEIGHTS = {"blkio_weight", "blkio_weight_devices"}
+THROTTLES = {"blkio_read_bps", "blkio_write_bps", "blkio_read_iops", "blkio_write_iops"}
+V1_THROTTLES = [f"blkio.throttle.{what}_device" for what in ("read_bps", "write_bps", "read_iops", "write_iops")]
+
+
 @pytest.mark.parametrize(("version", "files", "lacking"), [
-    pytest.param(1, ["blkio.weight"], {"blkio_read_bps", "blkio_write_bps", "blkio_read_iops", "blkio_write_iops"},
-                 id="no throttling"),
-    pytest.param(1, [f"blkio.throttle.{what}_device" for what in ("read_bps", "write_bps", "read_iops", "write_iops")],
-                 {"blkio_weight_devices"}, id="no scheduler with weights"),
-    pytest.param(2, [], set(blockio.KINDS), id="v2 without its io controller"),
+    pytest.param(1, ["blkio.weight"], THROTTLES, id="no throttling"),
+    pytest.param(1, V1_THROTTLES, WEIGHTS, id="no scheduler with weights"),
+    pytest.param(1, [*V1_THROTTLES, "blkio.bfq.io_serviced"], set(), id="BFQ's weights"),
+    pytest.param(2, [], WEIGHTS | THROTTLES, id="v2 without its io controller"),
+    pytest.param(2, ["cgroup.controllers"], set(), id="v2 where no group shows what there is"),
+    pytest.param(2, ["cgroup.controllers", "group/io.max"], WEIGHTS, id="v2 without weights"),
+    pytest.param(2, ["cgroup.controllers", "group/io.max", "group/io.weight"], {"blkio_weight_devices"},
+                 id="v2 with the weights of io.cost"),
+    pytest.param(2, ["cgroup.controllers", "group/io.max", "group/io.weight", "group/io.bfq.weight"], set(),
+                 id="v2 with BFQ's weights"),
 ])
 def test_what_the_kernel_lacks_is_discarded_with_a_warning(
     tmp_path: Path, version: int, files: list[str], lacking: set[str]
 ) -> None:
-    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+    (tmp_path / "other").mkdir()  # a group that was given no controllers
     for name in files:
-        (tmp_path / name).touch()
-    limits, warnings = blockio.kept(ALL, blockio.supported(tmp_path, version))
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("cpuset cpu io memory pids\n")
+    supported = blockio.supported(tmp_path, version)
+    limits, warnings = blockio.kept(ALL, supported)
     assert {field for field in blockio.KINDS if not getattr(limits, field)} == lacking
     assert [warning.partition(" or the cgroup")[0] for warning in warnings] == [
         f"Your kernel does not support {kind.what}" for field, kind in blockio.KINDS.items() if field in lacking]
+    assert len(blockio.lacking(supported, version)) == len(lacking if version == 2 else lacking - WEIGHTS)
 
 
-def test_nothing_is_discarded_where_the_kernel_has_it(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.controllers").write_text("cpuset cpu io memory pids\n")
-    assert blockio.kept(ALL, blockio.supported(tmp_path, 2)) == (ALL, [])
+def test_the_words_are_docker_s() -> None:
+    assert blockio.kept(ALL, set()) == (Limits(), [
+        "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
+        "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.",
+        "Your kernel does not support BPS Block I/O read limit or the cgroup is not mounted. "
+        "Block I/O BPS read limit discarded.",
+        "Your kernel does not support BPS Block I/O write limit or the cgroup is not mounted. "
+        "Block I/O BPS write limit discarded.",
+        "Your kernel does not support IOPS Block read limit or the cgroup is not mounted. "
+        "Block I/O IOPS read limit discarded.",
+        "Your kernel does not support IOPS Block write limit or the cgroup is not mounted. "
+        "Block I/O IOPS write limit discarded."])
+    assert blockio.lacking(set(), 2) == [
+        "No io.weight support", "No io.weight (per device) support", "No io.max (rbps) support",
+        "No io.max (wbps) support", "No io.max (riops) support", "No io.max (wiops) support"]
+    assert blockio.lacking(set(), 1) == [
+        "No blkio throttle.read_bps_device support", "No blkio throttle.write_bps_device support",
+        "No blkio throttle.read_iops_device support", "No blkio throttle.write_iops_device support"]
 
 
 @pytest.mark.parametrize("path", ["/nosuch", "/dev/null", "a\0b"])

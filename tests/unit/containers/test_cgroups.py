@@ -53,6 +53,14 @@ def test_limits_v1(v1: Cgroups) -> None:
         assert (v1.folder(GROUP, controller) / file).read_text() == value
 
 
+@pytest.mark.parametrize("name", ["blkio.weight", "blkio.bfq.weight"])
+def test_a_weight_of_block_devices_goes_to_the_file_that_is_there(v1: Cgroups, name: str) -> None:
+    file = v1.folder(GROUP, "blkio") / name
+    file.touch()
+    v1.update(GROUP, Limits(blkio_weight=300))
+    assert file.read_text() == "300"
+
+
 def test_limits_v2(v2: Cgroups) -> None:
     v2.update(GROUP, LIMITS)
     files = {"memory.max": "100", "memory.swap.max": "100", "memory.low": "50", "cpu.max": "50000 100000",
