@@ -12,6 +12,7 @@ from shoal.api.ids import new_container_id
 from shoal.engine.containers.engine import Engine
 from shoal.engine.containers.logs.drivers import DRIVERS
 from shoal.engine.containers.nouns import Status
+from shoal.engine.containers.oci.host import has_apparmor
 from shoal.engine.images.distribution.endpoints import LOOPBACK, NO_RULES, RegistryRules
 from shoal.engine.images.images import Images
 
@@ -53,7 +54,8 @@ def _host_constants() -> dict[str, Any]:
         "ExperimentalBuild": True,
         "Isolation": "",
         "InitBinary": "catatonit",
-        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"] if unified_cgroups() else [])],
+        "SecurityOptions": [*(["name=apparmor"] if has_apparmor() else []), "name=seccomp,profile=builtin",
+                            *(["name=cgroupns"] if unified_cgroups() else [])],
         "ProductLicense": "",
         **_limits_that_work(),
         "IPv4Forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1",

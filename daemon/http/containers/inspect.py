@@ -13,6 +13,7 @@ from shoal.daemon.http.containers.shownhost import host_config_json
 from shoal.daemon.http.times import rfc3339
 from shoal.engine.containers.logs.drivers import JOURNALD
 from shoal.engine.containers.nouns import Container, ContainerConfig, Health, MountPoint, State, Status
+from shoal.engine.containers.oci.host import apparmor_profile
 from shoal.engine.containers.oci.spec import security
 
 NetworkOf = Callable[[str], tuple[str, str]]
@@ -51,7 +52,7 @@ def inspect_json(container: Container, around: Surroundings) -> dict[str, Any]:
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": security(container.host.security_opt).apparmor,
+        "AppArmorProfile": apparmor_profile(security(container.host.security_opt).apparmor),
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": {**host_config_json(container.host, around.runtime, around.cgroupns),
                        "Links": list(around.links)},

@@ -42,7 +42,7 @@ def has_apparmor(parameter: Path = Path("/sys/module/apparmor/parameters/enabled
 
 
 def apparmor_profile(asked: str) -> str:
-    """What the runtime is to be told: nothing where the kernel has no AppArmor, as Docker has it."""
+    """What holds for a container that asks for it: nothing where the kernel has no AppArmor, as Docker has it."""
     return asked if has_apparmor() else ""
 
 

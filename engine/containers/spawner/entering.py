@@ -110,11 +110,13 @@ def _prepare_on_host(order: Order) -> None:
 
 def _confine_by_apparmor(profile: str) -> None:
     """From the program's start on. The host's /proc is asked: in the container something else may lie over it."""
+    own = "/proc/self/attr/apparmor/exec"
+    path = own if os.path.exists(own) else "/proc/self/attr/exec"  # noqa: PTH110
     try:
-        own = "/proc/self/attr/apparmor/exec"
-        _write(own if os.path.exists(own) else "/proc/self/attr/exec", f"exec {profile}")  # noqa: PTH110
+        _write(path, f"exec {profile}")
     except OSError as error:
-        raise Failed(f"unable to apply apparmor profile: apparmor failed to apply profile: {words(error)}") from error
+        raise Failed("unable to apply apparmor profile: apparmor failed to apply profile: "
+                     f"write {path}: {words(error)}") from error
 
 
 def _write(path: str, text: str) -> None:
