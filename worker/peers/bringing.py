@@ -19,7 +19,7 @@ from shoal.worker.credentials import Credentials as NodeCredentials
 from shoal.worker.peers.coming import Coming
 from shoal.worker.peers.held import Teller
 from shoal.worker.peers.sharing import Sharing
-from shoal.worker.peers.taking import Hosts, Taking
+from shoal.worker.peers.taking import PACE, Hosts, Pace, Taking
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ class Peers:
     """The images of this host and those of the others. `managers`: None while there is no agent."""
 
     def __init__(self, puller: Puller, credentials: NodeCredentials, own: Callable[[], str],
-                 managers: Callable[[], Managers | None]) -> None:
+                 managers: Callable[[], Managers | None], pace: Pace = PACE) -> None:
         self._puller = puller
+        self._pace = pace
         self._managers = managers
         self._coming = Coming()
         self._hosts = Hosts(credentials, own)
@@ -107,7 +108,7 @@ class Peers:
         """What takes it from other hosts; None where none has it. Raises ShoalError."""
         managers = self._managers()
         found = await managers.find_image(image) if managers is not None else None
-        taking = Taking(found, self._hosts, self._coming) if found is not None else None
+        taking = Taking(found, self._hosts, self._coming, self._pace) if found is not None else None
         try:
             yield taking
         finally:

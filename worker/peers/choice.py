@@ -16,7 +16,7 @@ class Choice:
     """`banned` is shared by the blobs of a pull: hosts that lied or were slow."""
 
     def __init__(self, hosts: Iterable[str], banned: set[str]) -> None:
-        self.failed: set[str] = set()
+        self._lost: set[str] = set()
         self._banned = banned
         self._waiting = list(dict.fromkeys(hosts))
         self._known = set(self._waiting)
@@ -30,6 +30,11 @@ class Choice:
             return None
         self._asks += 1
         return self._waiting.pop(0)
+
+    @property
+    def failed(self) -> set[str]:
+        """From whom nothing can be had: who is asked is told, and names others than these."""
+        return self._lost | self._banned
 
     @property
     def has_other(self) -> bool:
@@ -55,11 +60,11 @@ class Choice:
 
     def lost(self, host: str) -> None:
         """It does not have the blob, or broke off."""
-        self.failed.add(host)
+        self._lost.add(host)
 
     def drop(self, host: str) -> None:
         """It lied, or is too slow: nothing more of this pull is taken from it."""
         self._banned.add(host)
 
     def _counts(self, host: str) -> bool:
-        return host not in self._banned and host not in self.failed
+        return host not in self._banned and host not in self._lost

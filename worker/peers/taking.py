@@ -32,10 +32,6 @@ CONNECT_S = 3.0
 SILENCE_S = 30.0
 """A host that waits for the blob itself answers within this, and one that sends never pauses for so long."""
 
-LEAST_RATE = 64 << 10
-"""Bytes a second, over `RATE_S`; a slower host is dropped where there is another one."""
-
-RATE_S = 10.0
 MAX_ANSWER_BYTES = 64 << 10
 FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -50,6 +46,19 @@ class Slow(Exception):
 
 class _Elsewhere(msgspec.Struct):
     ask: list[str] = []
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """How fast a host has to send; a slower one is dropped where there is another one."""
+
+    least_rate: float = 64 << 10  # bytes a second
+    over_s: float = 10.0
+
+    def is_slow(self, received: int, seconds: float) -> bool:
+        return seconds >= self.over_s and received < self.least_rate * seconds
+
+
+PACE = Pace()
 
 
 class Hosts:
@@ -86,9 +95,10 @@ class Hosts:
 class Taking:
     """One pull of one image. A `Source`; `close` it when the pull is over."""
 
-    def __init__(self, found: FoundImage, hosts: Hosts, coming: Coming) -> None:
+    def __init__(self, found: FoundImage, hosts: Hosts, coming: Coming, pace: Pace) -> None:
         self._found = found
         self._hosts = hosts
+        self._pace = pace
         self._coming = coming
         self._manifest = found.digest
         self._expected: set[str] = set()
@@ -131,7 +141,7 @@ class Taking:
             async with self._hosts.get(host, part.wanted.digest, part.size, choice.failed,
                                        sent=host in choice.sent) as answer:
                 if answer.status in (200, 206):
-                    await _receive(answer, host, part, choice, count)
+                    await _receive(answer, host, part, choice, count, self._pace)
                 elif answer.status == 300:
                     choice.sent_on(host, shuffled(await _named(answer)))
                 elif answer.status == 503:
@@ -215,7 +225,7 @@ class _Part:
 
 
 async def _receive(answer: aiohttp.ClientResponse, host: str, part: _Part, choice: Choice,
-                   count: Callable[[int], None]) -> None:
+                   count: Callable[[int], None], pace: Pace) -> None:
     """All that a host sends. Raises Lied, Slow, or one of FAILURES."""
     part.givers.add(host)
     if answer.status == 200 and part.size:
@@ -234,20 +244,15 @@ async def _receive(answer: aiohttp.ClientResponse, host: str, part: _Part, choic
                 await part.add(pending)
                 pending, size = [], 0
                 count(part.size)
-            if clock() - since >= RATE_S:
-                if is_slow(received, clock() - since) and choice.has_other:
-                    raise Slow
+            if choice.has_other and pace.is_slow(received, clock() - since):
+                raise Slow
+            if clock() - since >= pace.over_s:
                 since, received = clock(), 0
     finally:
         await part.add(pending)  # what came before a cut need not come again
     count(part.size)
     if not part.whole:
         raise Lied
-
-
-def is_slow(received: int, seconds: float) -> bool:
-    """Pure."""
-    return received < LEAST_RATE * seconds
 
 
 def shuffled(hosts: Iterable[str]) -> list[str]:

@@ -28,7 +28,7 @@ from shoal.engine.storage.overlay2 import Overlay2
 from shoal.worker.credentials import Credentials
 from shoal.worker.hostserver import HostServer
 from shoal.worker.peers.bringing import Peers
-from shoal.worker.peers.taking import Hosts
+from shoal.worker.peers.taking import PACE, Hosts, Pace
 from tests.integration.images.registries import Made, digest, docker_registry, layer
 from tests.integration.worker.scripted import NoContainers, write_certificate
 from tests.unit.manager.controlapi_store import CLUSTER, Swarm
@@ -60,14 +60,14 @@ class Directory:
 
 
 class Host:
-    def __init__(self, root: Path, swarm: Swarm, node_id: str, directory: Directory) -> None:
+    def __init__(self, root: Path, swarm: Swarm, node_id: str, directory: Directory, pace: Pace) -> None:
         self.node_id = node_id
         self.directory = directory
         self.credentials = enrolled(root / "swarm", swarm, node_id)
         self.driver = Overlay2(root / "overlay2")
         self.images = Images(root / "images", self.driver)
         self._scratch = root / "scratch"
-        self.peers = Peers(Puller(self.images), self.credentials, lambda: self.address, lambda: directory)
+        self.peers = Peers(Puller(self.images), self.credentials, lambda: self.address, lambda: directory, pace)
         self.server = HostServer(self.credentials, NoContainers(), self.peers.sharing)
 
     @property
@@ -113,9 +113,9 @@ class Site:
         self._stack = stack
         self._count = 0
 
-    async def host(self) -> Host:
+    async def host(self, pace: Pace = PACE) -> Host:
         self._count += 1
-        one = Host(self.root / f"h{self._count}", self.swarm, f"n{self._count}", self.directory)
+        one = Host(self.root / f"h{self._count}", self.swarm, f"n{self._count}", self.directory, pace)
         await one.server.start("127.0.0.1", 0)
         self._stack.push_async_callback(one.server.stop)
         self._stack.push_async_callback(one.peers.close)
@@ -262,6 +262,52 @@ async def test_a_cut_goes_on_at_another_host(site: Site) -> None:
     other = await site.host()
     seed.tell(APP, image, await site.bad(half), seed.address)
     await bring(other, APP)
+    assert other.content(image.id) == list(SIZES)
+
+
+async def test_one_that_sends_by_drops_is_dropped_for_another(site: Site) -> None:
+    """A byte at a time, 20 a second and no more where 100 are wanted."""
+    seed, image = await made(site)
+    asked: list[str] = []
+    left = asyncio.Event()
+
+    async def drops(request: web.Request) -> web.StreamResponse:
+        content = seed.images.blobs.path(request.match_info["digest"]).read_bytes()
+        if len(content) < 1 << 20:  # a manifest or a configuration
+            return web.Response(body=content)
+        asked.append(request.match_info["digest"])
+        response = web.StreamResponse(headers={"Content-Length": str(len(content))})
+        await response.prepare(request)
+        try:
+            for byte in content:
+                await response.write(bytes([byte]))
+                await asyncio.sleep(0.05)
+        finally:
+            left.set()
+        return response
+
+    async def busy_until_then(request: web.Request) -> web.StreamResponse:
+        if not left.is_set():
+            raise web.HTTPServiceUnavailable
+        return web.FileResponse(seed.images.blobs.path(request.match_info["digest"]))
+
+    other = await site.host(Pace(least_rate=100, over_s=0.5))
+    seed.tell(APP, image, await site.bad(drops), await site.bad(busy_until_then))
+    await bring(other, APP)
+    assert other.content(image.id) == list(SIZES)
+    assert asked and len(set(asked)) == len(asked)  # for no layer a second time
+
+
+async def test_one_that_is_slow_is_not_dropped_where_there_is_no_other(site: Site) -> None:
+    seed, image = await made(site)
+    other = await site.host(Pace(least_rate=float("inf"), over_s=0.0))
+    await bring(other, APP)
+    assert other.content(image.id) == list(SIZES)
+    await other.images.remove(APP)
+    second = await site.host()
+    await bring(second, APP)
+    seed.tell(APP, image, seed.address, second.address)
+    await bring(other, APP)  # one is dropped, and the other one does not name it again
     assert other.content(image.id) == list(SIZES)
 
 

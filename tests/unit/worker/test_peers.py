@@ -11,7 +11,7 @@ from shoal.api.messages import HeldImage, HeldImages
 from shoal.worker.peers.choice import MOST_ASKS, MOST_HOSTS, Choice
 from shoal.worker.peers.fanout import MEMORY_S, WIDTH, FanOut
 from shoal.worker.peers.held import news
-from shoal.worker.peers.taking import LEAST_RATE, is_slow
+from shoal.worker.peers.taking import Pace
 
 BLOB = "sha256:" + "a" * 64
 
@@ -111,6 +111,7 @@ def test_who_lied_about_one_blob_is_asked_for_no_other():
     first, second = Choice(["a", "b"], banned), Choice(["a", "b"], banned)
     first.drop("a")
     assert first.next() == "b" and second.next() == "b"
+    assert first.failed == second.failed == {"a"}  # so that nobody names it to us
 
 
 def test_hosts_that_name_each_other_or_thousands_are_asked_so_often_and_no_more():
@@ -123,8 +124,10 @@ def test_hosts_that_name_each_other_or_thousands_are_asked_so_often_and_no_more(
 
 
 def test_slow_is_less_than_the_least_rate():
-    assert is_slow(LEAST_RATE * 10 - 1, 10.0)
-    assert not is_slow(LEAST_RATE * 10, 10.0)
+    pace = Pace(least_rate=100, over_s=10.0)
+    assert pace.is_slow(999, 10.0)
+    assert not pace.is_slow(1000, 10.0)
+    assert not pace.is_slow(0, 9.9)  # too soon to say
 
 
 # --- telling ---
