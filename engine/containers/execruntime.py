@@ -1,6 +1,8 @@
 """The runtime as the way into a container: `runc exec`, which starts the program and leaves.
 
 It gets our pipes, or sends us the terminal that it made; the program becomes this process's child (a subreaper).
+So does what crun leaves of itself in the container where it fails: dead, and not reaped, it would keep the container
+from ending.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from shoal.api.errors import ShoalError
 from shoal.engine.containers.files import write_bytes
 from shoal.engine.containers.nouns import Container
 from shoal.engine.containers.oci.monitor import RuntimeFailed
-from shoal.engine.containers.oci.process import Handle, start_child
+from shoal.engine.containers.oci.process import Handle, children_in_containers, start_child
 from shoal.engine.containers.oci.runtime import Runtime
 from shoal.engine.containers.stdio.execstdio import ExecStdio
 
 START_TIMEOUT_S = 60
+REAP_TIMEOUT_S = 5
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -37,6 +40,9 @@ class RuntimeEntry:
     def __init__(self, root: Path, runtime: Runtime) -> None:
         self._root = root
         self._runtime = runtime
+        self._starting = 0
+        self._failed = False  # some start has, and what it left is not reaped yet
+        self._programs: dict[int, Handle] = {}
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(mode=0o700, parents=True)
 
@@ -56,10 +62,38 @@ class RuntimeEntry:
         return partial(self._start, container.id, bool(process["terminal"]), folder)
 
     async def _start(self, container_id: str, tty: bool, folder: Path, stdio: ExecStdio) -> Handle:
+        self._starting += 1
         try:
-            return await self._run(container_id, tty, folder, stdio)
+            handle = await self._run(container_id, tty, folder, stdio)
+            self._programs = {one.pid: one for one in (*self._programs.values(), handle) if one.fd >= 0}
+            return handle
+        except BaseException:
+            self._failed = True
+            raise
         finally:
+            self._starting -= 1
+            await self._reap()
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _reap(self) -> None:
+        """End what starts that failed have left in containers: the runtime itself there, held by nobody.
+
+        Not while some start is under way, whose program nobody holds yet; its end comes here too.
+        """
+        if self._starting or not self._failed:
+            return
+        self._failed = False
+        held = {handle.pid for handle in self._programs.values() if handle.fd >= 0}
+        for handle in [Handle(pid) for pid in children_in_containers(self._runtime.name) if pid not in held]:
+            handle.signal(SIGKILL)
+            try:
+                async with asyncio.timeout(REAP_TIMEOUT_S):
+                    await handle.wait()
+                handle.exit_code()
+            except TimeoutError:
+                self._failed = True  # the kernel holds it: tried again after the next start
+            finally:
+                handle.close()
 
     async def _run(self, container_id: str, tty: bool, folder: Path, stdio: ExecStdio) -> Handle:
         _become_subreaper()

@@ -31,6 +31,24 @@ def with_argument(argument: str) -> Iterator[int]:
                     yield int(entry.name)
 
 
+def children_in_containers(name: str) -> list[int]:
+    """This process's children of that name, dead ones too, that are in PID namespaces below its own."""
+    _, own = _name_and_depth("self")
+    found = (pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split())
+    return [int(pid) for pid in found for its_name, depth in (_name_and_depth(pid),)
+            if its_name == name and depth > own]
+
+
+def _name_and_depth(pid: str) -> tuple[str, int]:
+    """In how many PID namespaces, each within the last, it has a number."""
+    try:
+        lines = Path("/proc", pid, "status").read_text(errors="replace").splitlines()
+    except OSError:
+        return "", 0
+    values = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+    return " ".join(values["Name"]), len(values.get("NSpid", ()))
+
+
 async def start_child(begin: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
     """The child that `begin` starts, in a thread. Where the caller is cancelled meanwhile, none is left."""
     starting = asyncio.ensure_future(asyncio.to_thread(begin))

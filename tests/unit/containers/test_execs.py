@@ -86,6 +86,45 @@ async def test_whoever_wants_its_start_may_go(started: Started) -> None:
         os.close(writer)
 
 
+LEAVING = {
+    "runtime": """#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = --pid-file ] && export PID_FILE=$2; shift; done
+exec unshare --pid {folder}/fake
+""",
+    "fake": """#!/bin/sh
+(read line < {folder}/fifo) &
+echo $! | tee -a {folder}/pids > $PID_FILE
+[ $(wc -l < {folder}/pids) = 1 ]
+"""}
+"""Its part in the container has its name. The second one fails, and leaves that."""
+
+
+@pytest.mark.root
+async def test_what_a_runtime_that_fails_leaves_in_the_container_is_reaped(tmp_path: Path) -> None:
+    """Else the container could not end. What another exec runs in it, whatever its name, goes on."""
+    os.mkfifo(tmp_path / "fifo")
+    for name, script in LEAVING.items():
+        (tmp_path / name).write_text(script.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    container = Container(id="c1", name="one", created_ns=1, image_id="i", config=ContainerConfig(), host=HostConfig(),
+                          state=State(status=Status.RUNNING, pid=os.getpid()))
+    execs = Execs(RuntimeEntry(tmp_path / "execs", Runtime("fake", str(tmp_path / "runtime"), str(tmp_path))),
+                  lambda _: container, lambda *_: None, lambda _: [])
+    runs, fails = (execs.create(container, ExecConfig(command=("program",))).id for _ in range(2))
+    try:
+        await execs.start(runs, detach=True)
+        with pytest.raises(ShoalError):
+            await execs.start(fails)
+        program, left = (tmp_path / "pids").read_text().split()
+        assert Path("/proc", program).exists()
+        assert not Path("/proc", left).exists()
+        execs.kill(runs)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await execs.wait(runs) == 137
+    finally:
+        await execs.close()
+
+
 async def test_no_child_is_left_where_its_starter_goes() -> None:
     children: list[subprocess.Popen[bytes]] = []
     began, go = Event(), Event()
