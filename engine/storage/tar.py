@@ -32,6 +32,9 @@ _EXTENDED = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE
                        tarfile.GNUTYPE_LONGLINK})
 _DAMAGED = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 
+_End = tarfile.EOFHeaderError  # type: ignore[attr-defined]
+"""Also of a stream of no bytes, an archive of nothing: some layers are (moby#18170). tarfile refuses that."""
+
 _THEIRS = frozenset({
     errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENOTEMPTY, errno.ELOOP,
     errno.EINVAL, errno.EPERM, errno.EMLINK, errno.E2BIG, errno.ERANGE, errno.EFBIG, errno.EXDEV, errno.ENOTSUP})
@@ -52,6 +55,8 @@ class BoundedTarInfo(tarfile.TarInfo):
             member = super().fromtarfile(archive)
         except _DAMAGED as error:
             raise InvalidArgument(f"invalid tar archive: {error}") from error
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise _End("end of the stream") from error
         except (IndexError, RecursionError) as error:
             raise InvalidArgument("invalid tar archive: damaged headers") from error
         finally:

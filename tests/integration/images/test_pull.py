@@ -93,6 +93,13 @@ async def test_what_is_here_is_not_brought_again(host: Host, registry: str) -> N
     assert host.said(digest(second.blobs[1]))[-1] == "Pull complete"
 
 
+async def test_a_layer_of_no_bytes(host: Host, registry: str) -> None:
+    made = Made(registry, "nothing", [LAYERS[2], b""], oci="tar").put("v1")
+    image = await host.pull(f"{registry}/nothing:v1")
+    assert (image.id, image.layers) == (made.id, (digest(LAYERS[2]), digest(b"")))
+    assert not list(host.content(image, 1).iterdir())
+
+
 async def test_by_digest_the_image_has_no_tag(host: Host, registry: str) -> None:
     made = Made(registry, "pinned", LAYERS[:1]).put("v1")
     name = f"{registry}/pinned@{digest(made.manifest)}"

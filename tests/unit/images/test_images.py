@@ -147,6 +147,13 @@ async def test_load_of_an_oci_layout(host: Host, kind: str) -> None:
     assert digest(packed) in host.blobs()  # as it came, for peers
 
 
+@pytest.mark.parametrize("archive", [docker_archive([b""], ["oci:v1"]), oci_archive(b"", b"")], ids=["docker", "oci"])
+async def test_load_of_a_layer_of_no_bytes(host: Host, archive: bytes) -> None:
+    await host.images.load(on_disk(host, archive))
+    image = host.images.resolve("oci:v1")
+    assert (image.layers, image.size) == ((digest(b""),), 0)
+
+
 async def test_a_compressed_archive(host: Host) -> None:
     import gzip
 

@@ -328,6 +328,14 @@ def test_a_whiteout_of_a_parent(root: Path) -> None:
         unpack(layer(member(".wh.e"), (member("e/f"), b"1")), root)
 
 
+@pytest.mark.parametrize("unpack", [unpack, apply])
+def test_a_layer_of_no_bytes(root: Path, unpack: Callable[[io.BytesIO, Path], int]) -> None:
+    assert unpack(io.BytesIO(), root) == 0
+    assert not list(root.iterdir())
+    with pytest.raises(InvalidArgument):
+        unpack(io.BytesIO(bytes(1)), root)
+
+
 def test_what_follows_the_end_is_not_read(root: Path) -> None:
     unpack(io.BytesIO(layer((member("a"), b"1")).getvalue() + b"garbage" * 5000), root)
     assert (root / "a").read_text() == "1"
