@@ -14,6 +14,7 @@ from pathlib import Path
 from shoal.engine.build.garbage import FOLDER, Record
 from shoal.engine.build.mounts import Mount
 from shoal.engine.build.uses import Uses
+from shoal.engine.storage.measure import tree_bytes
 
 
 class CacheFolders:
@@ -56,7 +57,7 @@ class CacheFolders:
     def _record(self, place: Path) -> Record:
         use = self._uses.of(place.name, place.stat().st_mtime)
         return Record(id=place.name, kind=FOLDER, description=f"cached mount {use.name} from RUN --mount=type=cache",
-                      bytes=folder_bytes(place), in_use=place.name in self._users, created=use.created,
+                      bytes=tree_bytes(place), in_use=place.name in self._users, created=use.created,
                       last_used=use.last, uses=use.count)
 
     async def remove(self, name: str) -> bool:
@@ -67,15 +68,3 @@ class CacheFolders:
         (self._root / name).rename(doomed)
         await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
         return True
-
-
-def folder_bytes(folder: Path) -> int:
-    """Of its files. Blocking; what goes away meanwhile is nothing."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(f"{parent}/{name}").st_size
-            except FileNotFoundError:
-                continue
-    return total

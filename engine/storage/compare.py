@@ -13,26 +13,34 @@ from shoal.engine.storage.driver import Change, ChangeKind
 
 def changes(root: Path, tree: Path) -> list[Change]:
     """By path. A folder in which something changed has changed; of a folder that went, only itself is told."""
-    return sorted(_below(str(root), str(tree), ""), key=lambda change: change.path)
+    found = dict(_different(str(root), str(tree)))
+    for path in list(found):
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found[path] = ChangeKind.MODIFIED
+    return [Change(path=path, kind=found[path]) for path in sorted(found)]
 
 
-def _below(root: str, tree: str, path: str) -> Iterator[Change]:
-    now, before = _entries(f"{root}{path}"), _entries(f"{tree}{path}")
-    for name in sorted(now.keys() | before.keys()):
-        each = f"{path}/{name}"
-        if each in MADE_FOR_IT:
-            continue
-        if name not in now:
-            yield Change(path=each, kind=ChangeKind.DELETED)
-            continue
-        folder = now[name].is_dir(follow_symlinks=False)
-        was_folder = name in before and before[name].is_dir(follow_symlinks=False)
-        inside = list(_below(root, tree if was_folder else os.devnull, each)) if folder else []
-        if name not in before:
-            yield Change(path=each, kind=ChangeKind.ADDED)
-        elif inside or folder != was_folder or _differs(now[name], before[name], folder):
-            yield Change(path=each, kind=ChangeKind.MODIFIED)
-        yield from inside
+def _different(root: str, tree: str) -> Iterator[tuple[str, ChangeKind]]:
+    """What differs by itself."""
+    folders = [("", tree)]  # each with the tree that it is looked for in: nothing where it is new
+    while folders:
+        path, before_in = folders.pop()
+        now, before = _entries(f"{root}{path}"), _entries(f"{before_in}{path}")
+        for name in now.keys() | before.keys():
+            each = f"{path}/{name}"
+            if each in MADE_FOR_IT:
+                continue
+            if name not in now:
+                yield each, ChangeKind.DELETED
+                continue
+            folder = now[name].is_dir(follow_symlinks=False)
+            was_folder = name in before and before[name].is_dir(follow_symlinks=False)
+            if folder:
+                folders.append((each, tree if was_folder else os.devnull))
+            if name not in before:
+                yield each, ChangeKind.ADDED
+            elif folder != was_folder or _differs(now[name], before[name], folder):
+                yield each, ChangeKind.MODIFIED
 
 
 def _entries(folder: str) -> dict[str, os.DirEntry[str]]:

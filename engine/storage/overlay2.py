@@ -16,6 +16,7 @@ from shoal.engine.storage import diff
 from shoal.engine.storage.driver import ChainID, Change, Readable
 from shoal.engine.storage.folders import FolderDriver, digits, remove_folder
 from shoal.engine.storage.forward import PIECE_BYTES
+from shoal.engine.storage.measure import tree_bytes
 from shoal.engine.storage.mount import MS_BIND, is_mount_point, mount, unmount
 from shoal.engine.storage.trees import remove_tree
 from shoal.engine.storage.unpack import unpack
@@ -106,9 +107,4 @@ class Overlay2(FolderDriver):
         return self._containers / container_id / "diff"
 
     def written_bytes(self, container_id: str) -> int:
-        total = 0
-        for folder, _, names in os.walk(self.written(container_id)):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    total += os.lstat(f"{folder}/{name}").st_size
-        return total
+        return tree_bytes(self.written(container_id))

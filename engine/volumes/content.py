@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shoal.api.errors import InvalidArgument, ShoalError
+from shoal.engine.storage.measure import tree_bytes
 from shoal.engine.storage.mount import open_in_root
 
 FILL_TIMEOUT_S = 600
@@ -48,12 +49,7 @@ async def subpath(volume: str, inside: str, *, foreign: bool) -> str:
 
 def size_bytes(root: Path) -> int:
     """Of a local folder. Blocking."""
-    total = 0
-    for folder, _, names in os.walk(root):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += os.lstat(f"{folder}/{name}").st_size
-    return total
+    return tree_bytes(root)
 
 
 async def _apart(*words: str, timeout_s: float, failed: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.engine.storage.choose import choose, overlay_trial
-from shoal.engine.storage.driver import StorageDriver, chain_ids
+from shoal.engine.storage.driver import ChangeKind, StorageDriver, chain_ids
 from shoal.engine.storage.overlay2 import Overlay2
 from shoal.engine.storage.vfs import Vfs
 
@@ -88,6 +88,20 @@ def test_the_same_as_overlay2(tmp_path: Path, upper: list[list[Entry]]) -> None:
         finally:
             driver.unmount("c1")
     assert seen[0] == seen[1]
+
+
+def test_folders_in_folders(tmp_path: Path) -> None:
+    driver = Vfs(tmp_path)
+    place = driver.mount("c1", fill(driver, [BASE])) / "old/deep"
+    for _ in range(1200):
+        place /= "d"
+        place.mkdir()
+    (place / "file").write_bytes(b"123")
+    assert driver.written_bytes("c1") == 3
+    kinds = {change.path: change.kind for change in driver.changes("c1")}
+    assert kinds["/old"] is kinds["/old/deep"] is ChangeKind.MODIFIED
+    assert kinds["/old/deep/d"] is ChangeKind.ADDED
+    driver.remove("c1")
 
 
 def test_life(tmp_path: Path) -> None:

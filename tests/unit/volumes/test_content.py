@@ -60,4 +60,4 @@ async def test_what_fails_beside_the_daemon_is_told(places: tuple[Path, Path]) -
 def test_size(places: tuple[Path, Path]) -> None:
     """Links count for themselves, and lead nowhere."""
     _, root = places
-    assert content.size_bytes(root) == len("x") + len("no folder") + len("deep/file")
+    assert content.size_bytes(root) == len("x") + len("no folder") + len("deep/file") + len("/etc")
