@@ -13,7 +13,6 @@ from shoal.api import reference
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.daemon.http.imagefilters import LIST_FILTERS, PRUNE_FILTERS, listed, one_truth, prunable
 from shoal.daemon.http.imagewire import (
-    check_platform,
     history_json,
     image_summary,
     inspect_json,
@@ -33,7 +32,7 @@ from shoal.engine.images.distribution.progress import Sink, Step
 from shoal.engine.images.distribution.puller import Puller
 from shoal.engine.images.distribution.pusher import Pusher
 from shoal.engine.images.images import Images
-from shoal.engine.images.importer import unheard
+from shoal.engine.images.importer import check_platform, unheard
 
 
 class ImageRoutes:
@@ -69,8 +68,7 @@ class ImageRoutes:
         return lineage[1].id if len(lineage) > 1 else ""
 
     async def inspect(self, request: web.Request) -> web.Response:
-        name, query = request.match_info["name"], request.query
-        platform = parse_platform_json(query.get("platform", ""))
+        name, platform = request.match_info["name"], _platform(request, since=(1, 49))
         if platform is not None and flag(request, "manifests"):
             raise InvalidArgument("conflicting options: manifests and platform options cannot both be set")
         image = self._images.resolve(name)
@@ -79,8 +77,7 @@ class ImageRoutes:
                                   legacy=version_of(request) < (1, 44)))
 
     async def history(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        platform = parse_platform_json(request.query.get("platform", ""))
+        name, platform = request.match_info["name"], _platform(request, since=(1, 48))
         image = self._images.resolve(name)
         check_platform(image, name, platform)
         return reply(history_json(image, self._images.layer_bytes(image.id), self._images.lineage(image.id)))
@@ -138,7 +135,7 @@ class ImageRoutes:
         return await told(request, pull)
 
     async def load(self, request: web.Request) -> web.StreamResponse:
-        platform = parse_platform_json(request.query.get("platform", ""))
+        platform = _platform(request, since=(1, 48))
 
         async def work(progress: Sink) -> None:
             heard = unheard if flag(request, "quiet", True) else _layers_told(progress)
@@ -164,7 +161,7 @@ class ImageRoutes:
 
         names = request.query.getall("names", []) or [request.match_info.get("name", "")]
         names = [name for value in names for name in value.split(",")]
-        platform = parse_platform_json(request.query.get("platform", ""))
+        platform = _platform(request, since=(1, 48))
         chunks = save(self._images, names, platform)  # raises NotFound before anything is sent
         response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
         await response.prepare(request)
@@ -179,7 +176,8 @@ class ImageRoutes:
         return empty(201)
 
     async def remove(self, request: web.Request) -> web.Response:
-        name, platforms = request.match_info["name"], request.query.getall("platforms", [])
+        name = request.match_info["name"]
+        platforms = request.query.getall("platforms", []) if version_of(request) >= (1, 50) else []
         if len(platforms) > 1:
             raise InvalidArgument("multiple platforms are not supported")
         for platform in map(parse_platform_json, platforms):
@@ -201,9 +199,14 @@ class ImageRoutes:
         if wanted.digest:
             raise InvalidArgument("cannot push a digest reference")
         credentials = parse_credentials(request.headers.get("X-Registry-Auth", ""))
-        everything = not tag and reference.names_repository(name)
-        return await told(request, lambda progress: self._pusher.push(wanted, credentials, progress,
-                                                                      all_tags=everything))
+        everything, platform = not tag and reference.names_repository(name), _platform(request, since=(1, 46))
+        return await told(request, lambda progress: self._pusher.push(
+            wanted, credentials, progress, all_tags=everything, platform=platform))
+
+
+def _platform(request: web.Request, since: tuple[int, int]) -> Platform | None:
+    """The one that is asked for; before that version of the API none is. Raises InvalidArgument."""
+    return parse_platform_json(request.query.get("platform", "")) if version_of(request) >= since else None
 
 
 def _layers_told(progress: Sink) -> Callable[[str, int, int], None]:

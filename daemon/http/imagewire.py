@@ -9,13 +9,12 @@ from typing import Any
 import msgspec
 
 from shoal.api import reference
-from shoal.api.errors import InvalidArgument, NotFound
+from shoal.api.errors import InvalidArgument
 from shoal.daemon.http.times import NEVER, SECOND_NS, rfc3339, stamp_ns
 from shoal.engine.images.archive import ARCHITECTURES
 from shoal.engine.images.config import Image, config_json
 from shoal.engine.images.distribution.manifests import Platform
 from shoal.engine.images.images import Images
-from shoal.engine.images.importer import is_for
 from shoal.engine.images.removal import Removal
 from shoal.engine.storage.driver import chain_ids
 
@@ -49,14 +48,6 @@ def provides(image: Image, platform: str) -> bool:
     system, _, rest = platform.partition("/")
     architecture = rest.partition("/")[0]
     return system in ("", image.os) and ARCHITECTURES.get(architecture, architecture) in ("", image.architecture)
-
-
-def check_platform(image: Image, name: str, wanted: Platform | None) -> None:
-    """Raises NotFound where the image is for another platform."""
-    if wanted is not None and not is_for(image, wanted):
-        own = Platform(image.os, image.architecture, image.variant)
-        raise NotFound(f"image with reference {name} was found but its platform ({own}) does not match the "
-                       f"specified platform ({wanted})")
 
 
 def image_summary(image: Image, parent: str = "", *, legacy: bool = False, shared_bytes: int = -1) -> dict[str, Any]:

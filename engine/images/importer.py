@@ -63,6 +63,14 @@ def is_for(image: Image, platform: Platform) -> bool:
             and (image.variant == platform.variant or not (image.variant and platform.variant)))
 
 
+def check_platform(image: Image, name: str, wanted: Platform | None) -> None:
+    """Raises NotFound where the image is for another platform."""
+    if wanted is not None and not is_for(image, wanted):
+        own = Platform(image.os, image.architecture, image.variant)
+        raise NotFound(f"image with reference {name} was found but its platform ({own}) does not match the "
+                       f"specified platform ({wanted})")
+
+
 def _is_kept(manifest: Manifest, layers: list[_Stored]) -> bool:
     """Whether it names just these blobs. One of plain layers is of no use: they go to registries compressed."""
     return (all(layer.kind for layer in layers)

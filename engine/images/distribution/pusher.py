@@ -29,6 +29,7 @@ from shoal.engine.images.distribution.manifests import (
     OCI_LAYER_ZSTD,
     Descriptor,
     Manifest,
+    Platform,
     build_manifest,
     parse_manifest,
 )
@@ -38,7 +39,7 @@ from shoal.engine.images.distribution.repository import Repository
 from shoal.engine.images.distribution.retry import PATIENT, RetryPolicy
 from shoal.engine.images.distribution.upload import SENT_BYTES, is_there, mounted, upload
 from shoal.engine.images.images import Images
-from shoal.engine.images.importer import Imported
+from shoal.engine.images.importer import Imported, check_platform
 
 _MOST_SOURCES = 3
 """Repositories that a layer is asked to be mounted from."""
@@ -71,11 +72,16 @@ class Pusher:
         self._uploads = asyncio.Semaphore(uploads)
 
     async def push(self, name: Reference, credentials: Credentials = ANONYMOUS, progress: Sink = ignore, *,
-                   all_tags: bool = False) -> None:
-        """Send the image, or every image with a tag of that repository. Raises NotFound, Unauthorized, Refused."""
+                   all_tags: bool = False, platform: Platform | None = None) -> None:
+        """Send the image, or every image with a tag of that repository. Raises NotFound, Unauthorized, Refused.
+
+        `platform`: nothing is sent where one of them is for another.
+        """
         names = [name] if not all_tags else self._images.catalog.names_in(name.name)
         if not names or not all(self._images.has(str(one)) for one in names):
             raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+        for one in names:
+            check_platform(self._images.resolve(str(one)), str(one), platform)
         progress({"status": f"The push refers to repository [{name.name}]"})
         async with Registry(name.domain, self._rules, credentials, certificates=self._certificates) as registry:
             repository = Repository(registry, name.path, self._policy, push=True)

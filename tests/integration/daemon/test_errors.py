@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.integration.daemon.host import Machine
 pytestmark = [pytest.mark.root, pytest.mark.clients]
 
 MEBI = 1 << 20
+OTHER = "platform=" + quote('{"os":"plan9","architecture":"mips"}')
 
 
 def image(**more: Any) -> dict[str, Any]:
@@ -108,6 +110,13 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("PUT", "/containers/run/json", None, 404),
     ("GET", "/v1.39/info", None, 400),
     ("GET", "/v9.0/info", None, 400),
+    ("GET", f"/images/busybox/json?{OTHER}", None, 404),
+    ("GET", f"/images/busybox/json?manifests=1&{OTHER}", None, 400),
+    ("GET", f"/images/busybox/history?{OTHER}", None, 404),
+    ("GET", f"/images/busybox/get?{OTHER}", None, 404),
+    ("POST", f"/images/busybox/push?tag=latest&{OTHER}", None, 404),
+    ("POST", "/images/busybox/push?tag=latest&platform=linux/amd64", None, 400),
+    ("DELETE", f"/images/busybox?platforms={OTHER.partition('=')[2]}", None, 404),
     ("POST", "/images/create?fromImage=127.0.0.1:1/nothing&tag=latest", None, 500),
 ]
 
@@ -133,6 +142,13 @@ def test_every_call(pair: Machine) -> None:
             wrong.append((method, path, json.dumps(body), status, got, answer))
     assert not wrong, "\n".join(map(str, wrong))
     assert state() == before
+
+
+@pytest.mark.parametrize(("path", "since"), [("json", 49), ("history", 48)])
+def test_the_platform_of_an_image_is_asked_for_by_clients_that_know_of_it(host: Machine, path: str, since: int) -> None:
+    """Older ones of some languages send the word with another meaning."""
+    assert host.call("GET", f"/v1.{since - 1}/images/busybox/{path}?{OTHER}")[0] == 200
+    assert host.call("GET", f"/v1.{since}/images/busybox/{path}?{OTHER}")[0] == 404
 
 
 def test_a_body_that_is_too_large(host: Machine) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from shoal.api.errors import NotFound, ShoalError
 from shoal.api.reference import parse
+from shoal.engine.images.distribution.manifests import Platform
 from shoal.engine.images.distribution.pusher import Pusher
 from tests.integration.images.registries import MANIFEST, Made, Proxy, digest, docker_registry, layer
 from tests.integration.images.test_pull import HTPASSWD, LAYERS, QUICK, Host
@@ -59,6 +60,16 @@ async def test_what_was_pulled_goes_back_with_the_same_digest(host: Sender, regi
     assert manifest_of(registry, "to", "v2") == made.manifest
     assert f"{registry}/to@{digest(made.manifest)}" in host.images.resolve(made.id).repo_digests
     assert (await host.push(f"{registry}/to:v2")).count("Layer already exists") == 3
+
+
+async def test_an_image_for_another_platform_than_the_one_wanted_is_not_sent(host: Sender, registry: str) -> None:
+    made = Made(registry, "here", LAYERS[2:]).put("v1")
+    name = f"{registry}/here:v1"
+    await host.pull(name)
+    said = await host.push(name, platform=Platform("linux", "amd64"))
+    assert said[-1].startswith(f"v1: digest: {digest(made.manifest)}")
+    with pytest.raises(NotFound, match=r"was found but its platform \(linux/amd64\) does not match .*linux/arm64"):
+        await host.push(name, platform=Platform("linux", "arm64"))
 
 
 async def test_a_plain_layer_is_compressed_the_same_way_every_time(host: Sender, registry: str, tmp_path: Path) -> None:
