@@ -64,8 +64,8 @@ class BuildRoutes:
 
 def sent_with(request: web.Request) -> Fill:
     """The context that is a request's body: unpacked while it comes."""
-    async def fill(root: Path) -> None:
-        await Inflow(request.content).into(lambda archive: contexts.open_archive(archive, root))
+    async def fill(root: Path) -> contexts.Context:
+        return await Inflow(request.content).into(lambda archive: contexts.open_archive(archive, root))
 
     return fill
 

@@ -17,6 +17,7 @@ from shoal.engine.build import context as contexts
 from shoal.engine.build import output, platforms, remote, squash, stages, words
 from shoal.engine.build.args import Args
 from shoal.engine.build.collector import DEFAULT_BYTES, Collector
+from shoal.engine.build.context import Context
 from shoal.engine.build.instructions import Dockerfile, Instruction, Stage, label_instruction
 from shoal.engine.build.job import Job, Pull
 from shoal.engine.build.output import Message, Send, Turns, short
@@ -32,7 +33,7 @@ from shoal.engine.images.removal import ImageUser
 from shoal.engine.storage.driver import StorageDriver
 from shoal.engine.storage.rootfs import RootFSStore
 
-Fill = Callable[[Path], Awaitable[None]]
+Fill = Callable[[Path], Awaitable[Context]]
 """Makes the folder, of the files of a context. Raises InvalidArgument."""
 
 CONCURRENT_BUILDS = 8
@@ -71,6 +72,7 @@ class Builder:
         self._pull = pull
         self._jobs: list[Job] = []
         self._slots = asyncio.Semaphore(CONCURRENT_BUILDS)
+        self._removals: set[asyncio.Future[None]] = set()
 
     async def open(self) -> None:
         """Take away what a daemon that was killed left of its builds. The engine is open."""
@@ -90,7 +92,7 @@ class Builder:
         check(request)
         names = [_name(tag) for tag in request.tags]
         began = time.time()
-        async with self._slots, self._folder() as folder:
+        async with self._folder() as folder:
             context, file = await self._context(request, sent, folder)
             async with self._job(request, context, file, folder) as job:
                 image_id = await _built(job, send)
@@ -104,32 +106,41 @@ class Builder:
 
     @asynccontextmanager
     async def _folder(self) -> AsyncIterator[Path]:
+        """In one of the slots, which is free once the folder is gone: only who comes next waits for that."""
+        await self._slots.acquire()
         folder = self._work / secrets.token_hex(8)
-        folder.mkdir(mode=0o700)
         try:
+            folder.mkdir(mode=0o700)
             yield folder
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            removal = asyncio.ensure_future(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removed)
 
-    async def _context(self, request: Request, sent: Fill | None, folder: Path) -> tuple[Path | None, Dockerfile]:
+    def _removed(self, removal: asyncio.Future[None]) -> None:
+        self._removals.remove(removal)
+        self._slots.release()
+
+    async def _context(self, request: Request, sent: Fill | None, folder: Path) -> tuple[Context | None, Dockerfile]:
         root = folder / "context"
         if remote.is_git(request.remote):
-            root = await remote.clone(request.remote, root)
+            context = Context(await remote.clone(request.remote, root))
         elif request.remote:
             if not remote.is_url(request.remote):
                 raise InvalidArgument(f"remoteURL ({request.remote}) could not be recognized as URL")
             got = await remote.fetch(request.remote, folder / "remote")
             if got.kind == "text/plain":
                 return None, contexts.read_text(await asyncio.to_thread(got.path.read_bytes), request.dockerfile)
-            await asyncio.to_thread(contexts.open_file, got.path, root)
+            context = await asyncio.to_thread(contexts.open_file, got.path, root)
         elif sent is not None:
-            await sent(root)
+            context = await sent(root)
         else:
             raise InvalidArgument("there is neither a context nor a remote one")
-        return root, await asyncio.to_thread(contexts.read_dockerfile, root, request.dockerfile)
+        return context, await asyncio.to_thread(contexts.read_dockerfile, context.root, request.dockerfile)
 
     @asynccontextmanager
-    async def _job(self, request: Request, context: Path | None, file: Dockerfile, folder: Path) -> AsyncIterator[Job]:
+    async def _job(self, request: Request, context: Context | None, file: Dockerfile,
+                   folder: Path) -> AsyncIterator[Job]:
         """While it lasts, nothing that the build uses goes away."""
         args = global_args(file, Args(given=request.args, predefined=build_args.platform_args(
             platforms.asked(request.platform), platforms.host())))

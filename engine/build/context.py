@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from shoal.api.errors import InvalidArgument, NotFound, Unprocessable
 from shoal.api.ignore import Ignored, read_patterns
 from shoal.engine.build import parser
@@ -11,21 +13,30 @@ from shoal.engine.build.instructions import Dockerfile, dockerfile
 from shoal.engine.build.sources import inside
 from shoal.engine.images.compression import decompressed
 from shoal.engine.storage.driver import Readable
-from shoal.engine.storage.unpack import unpack
+from shoal.engine.storage.unpack import Digests, unpack
 
 DOCKERFILE, IGNORE = "Dockerfile", ".dockerignore"
 
 
-def open_archive(archive: Readable, root: Path) -> None:
+class Context(msgspec.Struct, frozen=True):
+    """`digests`: of the files there whose content was seen on the way; nothing changes them while they are needed."""
+
+    root: Path
+    digests: Digests = {}
+
+
+def open_archive(archive: Readable, root: Path) -> Context:
     """Unpack a context (a tar, compressed or not). Raises InvalidArgument."""
     root.mkdir(mode=0o700)
     plain, _ = decompressed(archive)
-    unpack(plain, root)
+    digests: Digests = {}
+    unpack(plain, root, digests)
+    return Context(root, digests)
 
 
-def open_file(archive: Path, root: Path) -> None:
+def open_file(archive: Path, root: Path) -> Context:
     with archive.open("rb") as file:
-        open_archive(file, root)
+        return open_archive(file, root)
 
 
 def read_dockerfile(root: Path, name: str) -> Dockerfile:

@@ -13,6 +13,7 @@ import msgspec
 from shoal.api.errors import InvalidArgument
 from shoal.engine.build import platforms, stages
 from shoal.engine.build.args import Args
+from shoal.engine.build.context import Context
 from shoal.engine.build.effects import State
 from shoal.engine.build.folders import CacheFolders
 from shoal.engine.build.instructions import Dockerfile
@@ -24,6 +25,7 @@ from shoal.engine.images.config import Image
 from shoal.engine.images.distribution.keyring import Keyring
 from shoal.engine.images.images import Images
 from shoal.engine.storage.rootfs import RootFSStore
+from shoal.engine.storage.unpack import Digests
 
 Pull = Callable[[str, str, Keyring, Callable[[Message], Awaitable[None]]], Awaitable[Image]]
 """(reference, platform, accounts, where progress goes): bring an image here. Raises ShoalError."""
@@ -43,7 +45,7 @@ class Job:
     """`folder`: of this build alone. Roots are named so that the engine's start takes those away that were left."""
 
     def __init__(
-        self, *, request: Request, file: Dockerfile, plan: Plan, args: Args, context: Path | None, folder: Path,
+        self, *, request: Request, file: Dockerfile, plan: Plan, args: Args, context: Context | None, folder: Path,
         images: Images, rootfs: RootFSStore, containers: Containers, caches: CacheFolders, pull: Pull,
     ) -> None:
         self.request = request
@@ -115,7 +117,7 @@ class Job:
         if not reference:
             if self.context is None:
                 raise InvalidArgument("missing build context")
-            return self.context
+            return self.context.root
         index = stages.find(self.file.stages, reference, before)
         image = (await self.result(index)).image if index is not None else await self.image(
             reference, self.request.platform, send)
@@ -128,6 +130,10 @@ class Job:
         if image is not None and self.images.record(image.id).private:
             self._private.add(root)
         return root
+
+    def digests(self, root: Path) -> Digests:
+        """What is known of the content of the files there, by inode."""
+        return self.context.digests if self.context is not None and root == self.context.root else {}
 
     def is_private(self, root: Path) -> bool:
         """Whether what is taken from there is not for everybody."""

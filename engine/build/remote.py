@@ -21,6 +21,10 @@ TIMEOUT_S = 900.0
 _CHUNK_BYTES = 1 << 20
 _GIT_PREFIXES = ("git://", "github.com/", "git@")
 _GIT_ENDING = re.compile(r"\.git(?:#.+)?$")
+_BINARY = frozenset((*range(9), 11, *range(14, 27), *range(28, 32)))
+"""Bytes that no text has."""
+
+_HEAD_BYTES = 100
 _CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 
 
@@ -52,7 +56,7 @@ async def fetch(url: str, target: Path, checksum: str = "") -> Download:
 
 
 async def _fetch(url: str, target: Path, checksum: str) -> Download:
-    digest, size = hashlib.sha256(), 0
+    digest, size, head = hashlib.sha256(), 0, b""
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with (aiohttp.ClientSession(auto_decompress=False, trust_env=True, timeout=timeout) as session,
                 session.get(URL(url)) as answer):
@@ -64,11 +68,20 @@ async def _fetch(url: str, target: Path, checksum: str) -> Download:
                 if size > MAX_BYTES:
                     raise InvalidArgument(f"{url} is larger than {MAX_BYTES} bytes")
                 digest.update(chunk)
+                head = head or chunk[:_HEAD_BYTES]
                 await asyncio.to_thread(file.write, chunk)
         if checksum and checksum != f"sha256:{digest.hexdigest()}":
             raise InvalidArgument(f"digest mismatch sha256:{digest.hexdigest()}: {checksum} ({url})")
-        return Download(path=target, name=_name(URL(url), answer), kind=answer.content_type,
+        return Download(path=target, name=_name(URL(url), answer), kind=kind_of(answer.content_type, head),
                         modified=_modified(answer.headers.get("Last-Modified", "")))
+
+
+def kind_of(told: str, head: bytes) -> str:
+    """What a file is that begins so: plain text also where a server says just bytes, as of names without an ending.
+
+    Pure. Source: moby, builder/remotecontext/remote.go.
+    """
+    return "text/plain" if told == "application/octet-stream" and head and not _BINARY & set(head) else told
 
 
 def _name(url: URL, answer: aiohttp.ClientResponse) -> str:

@@ -12,8 +12,8 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -21,8 +21,9 @@ from shoal.api.errors import InvalidArgument, NotFound
 from shoal.api.ignore import Ignored, has_wildcards, wildcard
 from shoal.engine.build.keys import combined
 
-_CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 _MAX_LINKS = 255
+_NONE: Mapping[int, bytes] = MappingProxyType({})
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +64,18 @@ def inside(root: str, path: str, *, follow: bool = True) -> str:
     return f"{root}{done}"
 
 
-def select(root: str, patterns: Iterable[str], excludes: Iterable[str] = (), *, context: bool = True) -> list[Source]:
-    """What the patterns mean, in their order. Raises NotFound naming one that means nothing (wildcards may), ..."""
+def select(root: str, patterns: Iterable[str], excludes: Iterable[str] = (), *, context: bool = True,
+           digests: Mapping[int, bytes] = _NONE) -> list[Source]:
+    """What the patterns mean, in their order. `digests`: what is known of the content of files, by inode.
+
+    Raises NotFound naming a pattern that means nothing (wildcards may), ...
+    """
     left_out = Ignored(excludes)
     found: list[Source] = []
     for pattern in patterns:
         path = pattern.lstrip("/").removeprefix("./")
         if has_wildcards(path):
-            found += [_source(root, each, left_out) for each in _matching(root, path) if each not in left_out]
+            found += [_source(root, each, left_out, digests) for each in _matching(root, path) if each not in left_out]
             continue
         name = posixpath.normpath(path).lstrip("/") if path else "."
         if name.startswith(".."):
@@ -80,7 +85,7 @@ def select(root: str, patterns: Iterable[str], excludes: Iterable[str] = (), *, 
                 f"file not found in build context or excluded by .dockerignore: stat {path}: file does not exist"
                 if context else f"stat {path}: file does not exist")
         if name not in left_out:
-            found.append(_source(root, name, left_out))
+            found.append(_source(root, name, left_out, digests))
     if not found:
         raise InvalidArgument("no source files were specified")
     return found
@@ -99,12 +104,12 @@ def _walk(root: str, below: str, depth: int) -> Iterator[str]:
             yield from _walk(root, path, depth - 1)
 
 
-def _source(root: str, name: str, left_out: Ignored) -> Source:
+def _source(root: str, name: str, left_out: Ignored, digests: Mapping[int, bytes]) -> Source:
     place = inside(root, name)
     path = place[len(root) :].lstrip("/")
     if not os.path.isdir(place):
-        return Source(root=root, path=path, name=name, hash=f"file:{file_hash(place, name)}")
-    hashes = sorted(file_hash(f"{root}/{each}", each) for each in tree(root, path) if each not in left_out)
+        return Source(root=root, path=path, name=name, hash=f"file:{file_hash(place, name, digests)}")
+    hashes = sorted(file_hash(f"{root}/{each}", each, digests) for each in tree(root, path) if each not in left_out)
     return Source(root=root, path=path, name=name, hash=combined("dir", hashes))
 
 
@@ -119,19 +124,28 @@ def tree(root: str, path: str) -> Iterator[str]:
             yield f"{below}/{name}".lstrip("/")
 
 
-def file_hash(place: str, name: str) -> str:
-    """Of everything that a copy takes over of it, but its times."""
+def file_hash(place: str, name: str, digests: Mapping[int, bytes] = _NONE) -> str:
+    """Of everything that a copy takes over of it, but its times. `digests`: as with `select`."""
     status = os.lstat(place)
+    is_file = stat.S_ISREG(status.st_mode)
     link = os.readlink(place) if stat.S_ISLNK(status.st_mode) else ""
-    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     try:
         capability = os.getxattr(place, "security.capability", follow_symlinks=False).hex()
     except OSError:
         capability = ""
-    header = [name, status.st_mode, status.st_uid, status.st_gid, size, link, status.st_rdev, capability]
+    header = [name, status.st_mode, status.st_uid, status.st_gid, status.st_size if is_file else 0, link,
+              status.st_rdev, capability]
     digest = hashlib.sha256(msgspec.json.encode(header))
-    if stat.S_ISREG(status.st_mode):
-        with Path(place).open("rb") as content:
-            while chunk := content.read(_CHUNK_BYTES):
-                digest.update(chunk)
+    if is_file:
+        digest.update(digests.get(status.st_ino) or _content_digest(place))
     return digest.hexdigest()
+
+
+def _content_digest(place: str) -> bytes:
+    digest, descriptor = hashlib.sha256(), os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        while piece := os.read(descriptor, _PIECE_BYTES):
+            digest.update(piece)
+    finally:
+        os.close(descriptor)
+    return digest.digest()

@@ -218,7 +218,8 @@ class StageRun:
                 raise type(error)(f"invalid from flag value {flags.get('from', '')}: {error}") from error
             try:
                 found += await asyncio.to_thread(
-                    sources.select, str(root), patterns, instruction.excludes, context="from" not in flags)
+                    sources.select, str(root), patterns, instruction.excludes, context="from" not in flags,
+                    digests=self._job.digests(root))
             except ShoalError as error:
                 raise type(error)(f"{instruction.keyword} failed: {error}") from error
         return found
@@ -282,7 +283,8 @@ class StageRun:
 
     async def _mount_hash(self, mount: mounts.Mount) -> str:
         root = await self._root_of(mount.source_of)
-        found = await asyncio.to_thread(sources.select, str(root), [mount.source or "/"])
+        found = await asyncio.to_thread(sources.select, str(root), [mount.source or "/"],
+                                        digests=self._job.digests(root))
         return found[0].hash
 
     def _command(self, instruction: Instruction, scratch: Path) -> tuple[tuple[MountRequest, ...], tuple[str, ...]]:

@@ -10,10 +10,11 @@ Source: OCI image specification, layer.md; kernel, Documentation/filesystems/ove
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
@@ -33,17 +34,24 @@ OPAQUE = ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
 
 MAX_PATH_LENGTH = 4096
+MAX_DIGESTS = 1_000_000
+
+Digests = dict[int, bytes]
+"""SHA-256 of the content of files, by inode."""
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 _XATTR_PREFIX = "SCHILY.xattr."
 _XATTRS_KEPT = ("user.", "security.capability")
 
 
-def unpack(stream: Readable, root: Path) -> int:
+def unpack(stream: Readable, root: Path, digests: Digests | None = None) -> int:
     """Unpack the (uncompressed) tar `stream` into the existing directory `root`.
 
-    Returns the bytes of the files' content. Raises InvalidArgument for a tar that
-    is malformed or reaches outside; `root` is then to be thrown away.
+    Returns the bytes of the files' content. `digests` is given those of what was written, but for sparse files and
+    what is beyond MAX_DIGESTS. Raises InvalidArgument for a tar that is malformed or reaches outside; `root` is then
+    to be thrown away.
     """
-    return _run(_Unpacker, stream, root)
+    return _run(lambda archive, root_fd: _Unpacker(archive, root_fd, digests), stream, root)
 
 
 def apply(stream: Readable, root: Path) -> int:
@@ -51,11 +59,11 @@ def apply(stream: Readable, root: Path) -> int:
     return _run(_Applier, stream, root)
 
 
-def _run(kind: type[_Unpacker], stream: Readable, root: Path) -> int:
+def _run(unpacker: Callable[[tarfile.TarFile, int], _Unpacker], stream: Readable, root: Path) -> int:
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with faults_named(), open_stream(stream) as archive:
-            return kind(archive, root_fd).run()
+            return unpacker(archive, root_fd).run()
     finally:
         os.close(root_fd)
 
@@ -73,9 +81,10 @@ def components(name: str) -> list[str]:
 class _Unpacker:
     """One run over one archive. Directory times are set last, for files change them."""
 
-    def __init__(self, archive: tarfile.TarFile, root_fd: int) -> None:
+    def __init__(self, archive: tarfile.TarFile, root_fd: int, digests: Digests | None = None) -> None:
         self._archive = archive
         self._root_fd = root_fd
+        self._digests = digests
         self._parent: tuple[str, int] | None = None  # the last parent, open: members come grouped
         self._directories: list[tuple[list[str], float]] = []
         self._bytes = 0
@@ -129,6 +138,9 @@ class _Unpacker:
 
     def _entry(self, member: tarfile.TarInfo, parent: int, parts: list[str]) -> None:
         name = parts[-1]
+        if member.isreg():
+            self._file(member, parent, name)
+            return
         self._clear(parent, name, keep_directory=member.isdir())
         mode = member.mode & 0o7777
         if member.isdir():
@@ -140,8 +152,6 @@ class _Unpacker:
             return  # owner, mode and times are those of what it links to
         elif member.issym():
             os.symlink(member.linkname, name, dir_fd=parent)
-        elif member.isreg():
-            self._file(member, parent, name)
         elif member.isfifo():
             os.mkfifo(name, mode, dir_fd=parent)
         elif member.ischr() or member.isblk():
@@ -159,22 +169,41 @@ class _Unpacker:
             self._touch(parent, name, member.mtime)
 
     def _file(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=parent)
-        with os.fdopen(descriptor, "wb", buffering=0) as target:
+        """By its descriptor, as far as that goes: each name that is looked up takes its time."""
+        try:
+            target = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self._clear(parent, name, keep_directory=False)
+            target = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        try:
             self._content(member, target)
+            os.fchown(target, member.uid, member.gid)
+            os.fchmod(target, member.mode & 0o7777)
+            self._xattrs(member, parent, name)
+            os.utime(target, (member.mtime, member.mtime))
+        finally:
+            os.close(target)
         self._bytes += member.size
 
-    def _content(self, member: tarfile.TarInfo, target: IO[bytes]) -> None:
+    def _content(self, member: tarfile.TarInfo, target: int) -> None:
         """A sparse file stays one: a hole takes no room, whatever its length. The parts lie one after the other."""
         source = cast("IO[bytes]", self._archive.fileobj)
         source.seek(member.offset_data)
-        if not member.issparse():
-            _copy(source, target, member.size, member.name)
-            return
-        for offset, size in sparse_parts(member):
-            target.seek(offset)
-            _copy(source, target, size, member.name)
-        target.truncate(member.size)
+        if member.issparse():
+            for offset, size in sparse_parts(member):
+                os.lseek(target, offset, os.SEEK_SET)
+                for piece in _pieces(source, size, member.name):
+                    _write(target, piece)
+            os.ftruncate(target, member.size)
+        elif self._digests is None or len(self._digests) >= MAX_DIGESTS:
+            for piece in _pieces(source, member.size, member.name):
+                _write(target, piece)
+        else:
+            digest = hashlib.sha256()
+            for piece in _pieces(source, member.size, member.name):
+                _write(target, piece)
+                digest.update(piece)
+            self._digests[os.fstat(target).st_ino] = digest.digest()
 
     def _hard_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         target = components(member.linkname)
@@ -257,12 +286,20 @@ class _Unpacker:
             os.close(parent)
 
 
-def _copy(source: IO[bytes], target: IO[bytes], size: int, name: str) -> None:
-    while size > 0 and (chunk := source.read(min(size, PIECE_BYTES))):
-        target.write(chunk)
-        size -= len(chunk)
+def _pieces(source: IO[bytes], size: int, name: str) -> Iterator[bytes]:
+    """The next `size` bytes. Raises InvalidArgument where they end before."""
+    while size > 0 and (piece := source.read(min(size, PIECE_BYTES))):
+        yield piece
+        size -= len(piece)
     if size:
         raise InvalidArgument(f"archive member {name!r} is truncated")
+
+
+def _write(target: int, piece: bytes) -> None:
+    """All of it: a disk that is almost full takes a part, and says that it is full only to the next."""
+    written = os.write(target, piece)
+    while written < len(piece):
+        written += os.write(target, piece[written:])
 
 
 class _Applier(_Unpacker):

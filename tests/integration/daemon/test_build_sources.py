@@ -67,7 +67,7 @@ def test_a_context_may_be_a_git_repository(host: Machine, repository: Path) -> N
     for wrong in ("#v3", "#v1:../..", "#v1:absent", "#--upload-pack=x"):
         with pytest.raises(ClientError, match=r"error fetching|git reference|git context"):
             build_from(host, REPOSITORY + wrong)
-    assert not list((host.root / "data/build/work").iterdir())
+    until(lambda: not list((host.root / "data/build/work").iterdir()), "what was cloned is gone")
     host.docker("rmi", "--force", "of-git")
     host.docker("builder", "prune", "--force", "--all")
 

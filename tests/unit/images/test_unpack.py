@@ -1,7 +1,9 @@
 """A layer cannot reach outside of its directory, nor hang or fill the reader, whatever it says."""
 
+import hashlib
 import io
 import os
+import resource
 import stat
 import tarfile
 import tracemalloc
@@ -13,7 +15,7 @@ import pytest
 from shoal.api.errors import InvalidArgument
 from shoal.engine.storage.tar import MAX_GLOBAL_HEADERS, MAX_HEADER_BYTES
 from shoal.engine.storage.trees import remove_tree
-from shoal.engine.storage.unpack import apply, unpack
+from shoal.engine.storage.unpack import Digests, apply, unpack
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked by root")
 
@@ -384,3 +386,32 @@ class Endless:
             self._rest += more
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
+
+
+def test_digests_of_what_is_there_in_the_end(root: Path) -> None:
+    digests: Digests = {}
+    names = ["first", "second", "name", "name", "turned", "empty"]
+    stream = layer(*((member(name), f"{name} {number}".encode() * 100_000 * (name != "empty"))
+                     for number, name in enumerate(names)),
+                   member("hard", tarfile.LNKTYPE, "second"), directory("turned"), symlink("soft", "first"))
+    unpack(stream, root, digests)
+    for name in ("first", "second", "name", "hard", "empty"):
+        assert digests[(root / name).stat().st_ino] == hashlib.sha256((root / name).read_bytes()).digest()
+
+
+def test_no_digest_of_a_sparse_file_which_has_more_than_what_came(root: Path) -> None:
+    digests: Digests = {}
+    unpack(io.BytesIO(old_sparse([(1 << 20, 512)], 2 << 20) + b"d" * 512 + bytes(1024)), root, digests)
+    assert (root / "file").stat().st_size == 2 << 20
+    assert not digests
+
+
+def test_a_file_that_does_not_fit_is_no_shorter_one(root: Path) -> None:
+    """The system takes a part of the last piece, and says so by a number alone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(InvalidArgument, match="File too large"):
+            unpack(layer((member("file"), bytes(100_001))), root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
