@@ -1,6 +1,7 @@
 """What a build is sent: the files of a folder but for what its .dockerignore leaves out, as a tar.
 
-Every file is root's, so that equal files give equal builds whoever sends them.
+Every file is root's, so that equal files give equal builds whoever sends them. What lies elsewhere is not sent: the
+daemon fetches it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from shoal.api.ignore import Ignored, read_patterns
 DOCKERFILE, IGNORE = "Dockerfile", ".dockerignore"
 OUTSIDE = ".dockerfile-from-elsewhere"
 """What a Dockerfile is called in a context that it does not lie in."""
+
+_ELSEWHERE = ("http://", "https://", "git://", "git@", "github.com/")
+
+
+def is_remote(path: str) -> bool:
+    """Whether it is a URL, or a repository as git knows them; a folder here is none, whatever it is called."""
+    return path.startswith(_ELSEWHERE) and not Path(path).is_dir()
 
 
 def pack(folder: Path, dockerfile: Path | None, target: IO[bytes]) -> str:

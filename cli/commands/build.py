@@ -7,13 +7,14 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from shoal.api.errors import InvalidArgument
-from shoal.cli.buildcontext import pack
+from shoal.cli.buildcontext import is_remote, pack
 from shoal.cli.client import Client
 from shoal.cli.dockerconfig import keyring_header
 from shoal.cli.output import reading, size
@@ -41,10 +42,14 @@ MAX_SECRET_BYTES = 4096
 @click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Of RUN.")
 @click.option("--secret", multiple=True, metavar="id=ID[,src=FILE]", help="For RUN --mount=type=secret.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only the id of the image.")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH|URL")
 @click.pass_obj
-def build(client: Client, /, path: Path, file: Path | None, **options: Any) -> None:
-    """Build an image from the Dockerfile and the files at PATH."""
+def build(client: Client, /, path: str, file: Path | None, **options: Any) -> None:
+    """Build an image from the Dockerfile and the files at PATH.
+
+    Or at a URL, which the daemon fetches: of a tar, of a Dockerfile, or of a git repository, with what to check out and
+    a folder in it after a # (https://example.org/app.git#v1:sub). --file is then the Dockerfile's path in there.
+    """
     query: dict[str, Any] = {
         "t": options["tag"], "target": options["target"], "networkmode": options["network"],
         "platform": options["platform"], "nocache": options["no_cache"], "pull": options["pull"], "q": options["quiet"],
@@ -57,13 +62,21 @@ def build(client: Client, /, path: Path, file: Path | None, **options: Any) -> N
     headers = keyring_header()
     if options["secret"]:
         headers[SECRETS_HEADER] = encoded(options["secret"])
+    if is_remote(path):
+        query |= {"remote": path, "dockerfile": str(file or "")}
+        _show(client.messages("POST", "/build", query, headers=headers))
+        return
     with tempfile.TemporaryFile() as archive:
-        query["dockerfile"] = pack(path, file, archive)
+        query["dockerfile"] = pack(Path(path), file, archive)
         archive.seek(0)
         with reading(archive, "sending") as content:
-            for message in client.upload("/build", query, content, headers):
-                sys.stdout.write(message.get("stream") or _status(message))
-                sys.stdout.flush()
+            _show(client.upload("/build", query, content, headers))
+
+
+def _show(messages: Iterator[dict[str, Any]]) -> None:
+    for message in messages:
+        sys.stdout.write(message.get("stream") or _status(message))
+        sys.stdout.flush()
 
 
 def _status(message: dict[str, Any]) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon.host import Machine
+from shoal.lab.processes import entering
+from tests.integration.daemon.host import Machine, end, until
+from tests.integration.daemon.test_build_sources import REPOSITORY, repository  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.root
 
@@ -74,3 +78,47 @@ def test_failures_name_the_place(host: Machine, folder: Path) -> None:
     (folder / "Dockerfile").write_text("FROM busybox\nRAN true\n")
     done = shoal(host, str(folder))
     assert done.returncode == 1 and "RAN" in done.stderr
+
+
+@pytest.fixture
+def web(host: Machine, folder: Path) -> Iterator[str]:
+    """Where a server of the machine's has a context as a tar, and a Dockerfile."""
+    (folder / "other").write_text("FROM busybox\nCOPY sent /sent\n")
+    with tarfile.open(folder.parent / "context.tar", "w") as archive:
+        archive.add(folder, ".")
+    (folder.parent / "alone").write_text("FROM busybox\nRUN echo alone > /it\n")
+    server = subprocess.Popen([*entering(host.init_pid), sys.executable, "-m", "http.server", "5010", "--bind",
+                               "127.0.0.1", "--directory", str(folder.parent)],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    where = "http://127.0.0.1:5010/"
+    look = f"import urllib.request; urllib.request.urlopen({where!r})"
+    try:
+        until(lambda: host.inside(sys.executable, "-c", look).returncode == 0, "the server answers")
+        yield where
+    finally:
+        end(server)
+
+
+def test_the_daemon_fetches_a_url(host: Machine, web: str) -> None:
+    done = shoal(host, "--tag", "one", f"{web}alone")
+    assert done.returncode == 0, done.stderr
+    assert host.docker("run", "--rm", "one", "cat", "/it") == "alone"
+    done = shoal(host, "--tag", "one", "--file", "other", f"{web}context.tar")
+    assert done.returncode == 0, done.stderr
+    assert host.docker("run", "--rm", "one", "cat", "/sent") == "sent"
+    done = shoal(host, f"{web}nothing")
+    assert done.returncode == 1 and f"{web}nothing" in done.stderr
+    host.docker("rmi", "--force", "one")
+
+
+@pytest.mark.usefixtures("repository")
+def test_the_daemon_clones_a_repository(host: Machine) -> None:
+    for words, version in (([REPOSITORY], "v2"), ([f"{REPOSITORY}#v1:sub"], "sub-v1"),
+                           (["--file", "sub/Dockerfile", f"{REPOSITORY}#v1"], "sub-v1")):
+        done = shoal(host, "--tag", "one", *words)
+        assert done.returncode == 0, done.stderr
+        assert host.docker("run", "--rm", "one", "cat", "/version") == version
+    done = shoal(host, f"{REPOSITORY}#nosuch")
+    assert done.returncode == 1 and "nosuch" in done.stderr
+    host.docker("rmi", "--force", "one")
+    host.docker("builder", "prune", "--force", "--all")

@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from shoal.api.errors import InvalidArgument
-from shoal.cli.buildcontext import OUTSIDE, pack
+from shoal.cli.buildcontext import OUTSIDE, is_remote, pack
 from shoal.cli.commands.build import MAX_SECRET_BYTES, arguments, encoded
 
 
@@ -18,6 +18,20 @@ def packed(folder, dockerfile=None):
     target.seek(0)
     with tarfile.open(fileobj=target) as archive:
         return name, {member.name: member for member in archive}
+
+
+@pytest.mark.parametrize(("path", "remote"), [
+    ("https://example.org/app.git#v1:sub", True), ("http://example.org/context.tar", True), ("git@host:app.git", True),
+    ("git://host/app#main", True), ("github.com/someone/app", True), (".", False), ("app.git", False), ("/a", False),
+    ("ftp://example.org/app", False)])
+def test_what_the_daemon_fetches(path, remote):
+    assert is_remote(path) is remote
+
+
+def test_a_folder_here_is_sent_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "github.com/someone").mkdir(parents=True)
+    assert not is_remote("github.com/someone")
 
 
 @pytest.fixture
