@@ -114,8 +114,11 @@ def _peak_mib(process: subprocess.Popen[bytes]) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def measure(names: list[str], only: str = "", repeat: int = 3) -> dict[str, dict[str, list[float]]]:
-    """Every figure of the systems named, in turn; who is first changes from turn to turn."""
+def measure(names: list[str], only: str = "", repeat: int = 11) -> dict[str, dict[str, list[float]]]:
+    """Every figure of the systems named, in turn; who is first changes from turn to turn.
+
+    One turn of the same registry differs from the next by a half: it takes some to tell the two apart.
+    """
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     if not any(only in row.title for row in ROWS):
         return figures
