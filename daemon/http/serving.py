@@ -21,7 +21,9 @@ from shoal.daemon.http.tlsbridge import TlsBridge
 from shoal.daemon.http.versions import versioned
 
 SHUTDOWN_TIMEOUT_S = 2.0
-BACKLOG = 128
+BACKLOG = 4096
+"""Connections that wait to be taken, as Go has it: a docker command that finds no room gives up at once."""
+
 LOOK_AGAIN_S = 0.2
 """How often a client that closed its side is looked for."""
 

@@ -8,6 +8,7 @@ ends with the daemon's session to it, as its client does; its record is kept for
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from signal import SIGKILL
@@ -26,7 +27,12 @@ from shoal.engine.containers.stdio.client import STDERR, STDOUT, Client
 from shoal.engine.containers.stdio.execstdio import ExecStdio
 
 KEPT = 1000
-"""Records kept; the oldest that is not under way is forgotten first."""
+"""Records. Of more, those are forgotten that have not been under way for the longest, but not at once:"""
+
+KEPT_S = 60.0
+"""so long a client has to start what it has created, and to ask for the code that it ended with."""
+
+MOST_KEPT = 20_000
 
 REST_OF_OUTPUT_S = 2.0
 NOT_STARTED = 126
@@ -62,22 +68,19 @@ class _Session:
         self.killed = False  # it may still be starting
         self.ended = asyncio.Event()
 
-    @property
-    def under_way(self) -> bool:
-        """Starting, or running."""
-        return self.begun and not self.ended.is_set()
-
 
 class Execs:
     """See the module. `find` gives a container as it is now, `link_env` the variables of its links."""
 
     def __init__(self, entry: Entry, find: Callable[[str], Container], emit: Emit,
-                 link_env: Callable[[Container], list[str]]) -> None:
+                 link_env: Callable[[Container], list[str]], clock: Callable[[], float] = time.monotonic) -> None:
         self._entry = entry
         self._find = find
         self._emit = emit
         self._link_env = link_env
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._clock = clock
+        self._sessions: dict[str, _Session] = {}
+        self._idle: OrderedDict[str, float] = OrderedDict()  # those not under way → since when, the longest first
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- records ---
@@ -99,19 +102,24 @@ class Execs:
         _check_runs(container)
         record = Exec(id=new_container_id(), container_id=container.id, config=config)
         self._sessions[record.id] = _Session(record)
-        if len(self._sessions) > KEPT:
-            oldest = next((key for key, one in self._sessions.items() if not one.under_way), None)
-            if oldest is not None:
-                del self._sessions[oldest]
+        self._idle[record.id] = self._clock()
+        self._forget_some()
         self._emit(container, f"exec_create: {' '.join(config.command)}", {"execID": record.id})
         return record
+
+    def _forget_some(self) -> None:
+        while len(self._sessions) > KEPT and self._idle:
+            exec_id, since = next(iter(self._idle.items()))
+            if self._clock() - since < KEPT_S and len(self._sessions) <= MOST_KEPT:
+                return
+            del self._idle[exec_id], self._sessions[exec_id]
 
     def forget(self, container_id: str) -> None:
         """The container has ended: its execs that never ran are of no use any more."""
         self._entry.forget(container_id)
         for key, session in list(self._sessions.items()):
             if session.record.container_id == container_id and not session.begun:
-                del self._sessions[key]
+                del self._idle[key], self._sessions[key]
 
     # --- running ---
 
@@ -139,6 +147,7 @@ class Execs:
         """
         session, container = self._startable(exec_id)
         session.begun = True
+        del self._idle[exec_id]
         starting = self._keep(self._start(session, container, detach, console_size))
         try:
             client = await asyncio.shield(starting)
@@ -231,6 +240,7 @@ class Execs:
     def _end(self, session: _Session, container: Container, code: int) -> None:
         session.record = msgspec.structs.replace(session.record, running=False, exit_code=code, pid=0)
         session.ended.set()
+        self._idle[session.record.id] = self._clock()
         self._emit(container, "exec_die", {"execID": session.record.id, "exitCode": str(code)})
 
     async def wait(self, exec_id: str) -> int:

@@ -22,6 +22,7 @@ from shoal.engine.containers.oci import spec
 from shoal.engine.containers.oci.monitor import RuntimeFailed
 from shoal.engine.containers.oci.users import User
 from shoal.engine.containers.spawner.client import Spawner
+from shoal.engine.containers.spawner.order import Order
 from shoal.engine.containers.spawner.orders import Confinement, make_order
 from shoal.lab.processes import command_line
 from tests.integration.daemon.host import CGROUPS, Machine, until
@@ -323,11 +324,33 @@ def test_a_container_that_stands_still_holds_up_no_other(ways: TwoWays) -> None:
     assert waiting.communicate(timeout=60)[0] == "late\n"
 
 
-async def test_a_spawner_that_hangs() -> None:
-    process = spec.process(argv=["true"], env=["PATH=/bin"], cwd="/", user=User(), tty=False, capabilities=[],
+def order_of_true(*, tty: bool = False, **more: object) -> Order:
+    process = spec.process(argv=["true"], env=["PATH=/bin"], cwd="/", user=User(), tty=tty, capabilities=[],
                            no_new_privileges=False)
-    order = make_order(process, Confinement(), keyring="shoal-test", home="/", task_files=[], unified=[])
+    return make_order({**process, **more}, Confinement(), keyring="shoal-test", home="/", task_files=[], unified=[])
+
+
+@pytest.mark.parametrize("tty", [False, True])
+async def test_an_exec_that_may_have_few_files_open(tty: bool) -> None:
+    """Under seven no container starts with Debian's runc, under eleven none that has a seccomp profile."""
     spawner, own = Spawner(), os.pidfd_open(os.getpid())
+    order = order_of_true(tty=tty, rlimits=[{"type": "RLIMIT_NOFILE", "soft": 6, "hard": 6}])
+    try:
+        await spawner.ready()
+        handle, terminal = await spawner.spawn(order, own, () if tty else (0, 1, 2), 60)
+        await handle.wait()
+        assert handle.exit_code() == 0
+        handle.close()
+        assert (terminal >= 0) is tty
+        if tty:
+            os.close(terminal)
+    finally:
+        os.close(own)
+        await spawner.close()
+
+
+async def test_a_spawner_that_hangs() -> None:
+    order, spawner, own = order_of_true(), Spawner(), os.pidfd_open(os.getpid())
     try:
         await spawner.ready()
         hangs = spawner.pid

@@ -11,9 +11,9 @@ from threading import Event
 
 import pytest
 
-from shoal.api.errors import ShoalError
+from shoal.api.errors import NotFound, ShoalError
 from shoal.engine.containers.execruntime import RuntimeEntry
-from shoal.engine.containers.execs import KEPT, Execs
+from shoal.engine.containers.execs import KEPT, KEPT_S, MOST_KEPT, Execs
 from shoal.engine.containers.nouns import Container, ContainerConfig, ExecConfig, HostConfig, State, Status
 from shoal.engine.containers.oci.process import start_child
 from shoal.engine.containers.oci.runtime import Runtime
@@ -29,8 +29,8 @@ echo $! > $pid_file
 """
 
 
-class Started:
-    """An exec that a runtime is just starting, until it is told how that ends."""
+class Known:
+    """Execs that nobody has started yet."""
 
     def __init__(self, folder: Path) -> None:
         self.fifo = folder / "fifo"
@@ -41,13 +41,21 @@ class Started:
         self.container = Container(
             id="c1", name="one", created_ns=1, image_id="i", config=ContainerConfig(), host=HostConfig(),
             state=State(status=Status.RUNNING, pid=os.getpid()))
+        self.now = 0.0
         self.execs = Execs(RuntimeEntry(folder / "execs", Runtime("fake", str(script), str(folder))),
-                           lambda _: self.container, lambda *_: None, lambda _: [])
-        self.id = self.create()
-        self.starting = asyncio.create_task(self.execs.start(self.id))
+                           lambda _: self.container, lambda *_: None, lambda _: [], lambda: self.now)
 
     def create(self) -> str:
         return self.execs.create(self.container, ExecConfig(command=("sleep",), attach_stdout=True)).id
+
+
+class Started(Known):
+    """And one that a runtime is just starting, until it is told how that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.id = self.create()
+        self.starting = asyncio.create_task(self.execs.start(self.id))
 
 
 @pytest.fixture
@@ -61,8 +69,10 @@ async def test_one_that_is_starting_is_not_forgotten(started: Started) -> None:
     writer = os.open(started.fifo, os.O_RDWR)  # keeps the runtime waiting
     try:
         await asyncio.sleep(0)
+        started.now = KEPT_S
         for _ in range(KEPT):
             started.create()
+            started.now += KEPT_S
         assert started.execs.get(started.id).id == started.id
         os.write(writer, b"fail\n")
         with pytest.raises(ShoalError):
@@ -70,6 +80,29 @@ async def test_one_that_is_starting_is_not_forgotten(started: Started) -> None:
     finally:
         os.close(writer)
     assert started.execs.get(started.id).exit_code == 128
+
+
+def test_of_many_the_longest_idle_are_forgotten_but_not_at_once(tmp_path: Path) -> None:
+    """A client is about to start it, or to ask how it ended."""
+    known = Known(tmp_path)
+    first, second, *_ = [known.create() for _ in range(KEPT + 100)]
+    assert known.execs.get(first)
+    known.now = KEPT_S
+    known.create()
+    assert len(known.execs.of("c1")) == KEPT
+    for gone in (first, second):
+        with pytest.raises(NotFound):
+            known.execs.get(gone)
+
+
+def test_and_at_once_of_very_many(tmp_path: Path) -> None:
+    known = Known(tmp_path)
+    first = known.create()
+    for _ in range(MOST_KEPT):
+        known.create()
+    assert len(known.execs.of("c1")) == MOST_KEPT
+    with pytest.raises(NotFound):
+        known.execs.get(first)
 
 
 async def test_whoever_wants_its_start_may_go(started: Started) -> None:
