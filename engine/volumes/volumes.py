@@ -354,7 +354,7 @@ class Volumes:
     async def close(self) -> None:
         """Mounts stay. What is being let go of is taken up by the next start."""
         await self._background.close()
-
+        await self._local.close()
 
 
 async def _joined(record: Volume, driver: VolumeDriver, told: Told) -> Volume:
