@@ -53,6 +53,7 @@ class Pace(msgspec.Struct, frozen=True):
 
     least_rate: float = 64 << 10  # bytes a second
     over_s: float = 10.0
+    small_s: float = 60.0  # for a manifest or a configuration, whether there is another one or not
 
     def is_slow(self, received: int, seconds: float) -> bool:
         return seconds >= self.over_s and received < self.least_rate * seconds
@@ -173,7 +174,7 @@ class Taking:
             if host in self._banned:
                 continue
             try:
-                async with self._hosts.get(host, digest) as answer:
+                async with asyncio.timeout(self._pace.small_s), self._hosts.get(host, digest) as answer:
                     content = await _limited(answer, most_bytes) if answer.status == 200 else b""
             except FAILURES as error:
                 log.info("event=peer-failed host=%s blob=%s why=%s", host, digest, error or type(error).__name__)

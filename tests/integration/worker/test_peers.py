@@ -298,6 +298,27 @@ async def test_one_that_sends_by_drops_is_dropped_for_another(site: Site) -> Non
     assert asked and len(set(asked)) == len(asked)  # for no layer a second time
 
 
+async def test_a_manifest_by_drops_is_not_waited_for(site: Site) -> None:
+    seed, image = await made(site)
+    asked: list[str] = []
+
+    async def drops(request: web.Request) -> web.StreamResponse:
+        asked.append(request.match_info["digest"])
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for byte in seed.images.blobs.path(asked[-1]).read_bytes():
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+        return response
+
+    other = await site.host(Pace(small_s=0.5))
+    seed.tell(APP, image, await site.bad(drops))
+    with pytest.raises(NotFound, match="no other host gives"):
+        await bring(other, APP)
+    assert set(asked) <= {seed.images.record(image.id).contents[0]}  # and for nothing after it
+    assert other.is_empty()
+
+
 async def test_one_that_is_slow_is_not_dropped_where_there_is_no_other(site: Site) -> None:
     seed, image = await made(site)
     other = await site.host(Pace(least_rate=float("inf"), over_s=0.0))
