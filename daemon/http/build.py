@@ -47,8 +47,9 @@ class BuildRoutes:
     async def build(self, request: web.Request) -> web.StreamResponse:
         wanted = build_request(request.query, request.headers)
         answer = _Answer(request, quiet=flag(request, "q"))
+        sent = sent_with(request) if request.body_exists and not wanted.remote else None
         try:
-            image_id = await self._builder.build(wanted, None if wanted.remote else sent_with(request), answer.send)
+            image_id = await self._builder.build(wanted, sent, answer.send)
         except ShoalError as error:
             if not answer.begun:
                 raise
