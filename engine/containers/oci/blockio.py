@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +107,13 @@ def _v2_files(folder: Path) -> set[str]:
 def device_numbers(limits: Limits) -> dict[str, tuple[int, int]]:
     """Major and minor of each device that a limit names. Raises InvalidArgument where it is none."""
     return {each.path: _numbers(each.path) for field in _OF_DEVICES for each in getattr(limits, field)}
+
+
+def device_weights(limits: Limits) -> Iterator[str]:
+    """As the kernel's files take them. Raises InvalidArgument where something is no device."""
+    for each in limits.blkio_weight_devices:
+        major, minor = _numbers(each.path)
+        yield f"{major}:{minor} {each.value}"
 
 
 def _numbers(path: str) -> tuple[int, int]:

@@ -166,7 +166,9 @@ class Cgroups:
             yield "pids", "pids.max", str(limits.pids) if limits.pids > 0 else "max"
         if limits.blkio_weight:
             own = (self.folder(group, "blkio") / "blkio.weight").exists()
-            yield "blkio", "blkio.weight" if own else "blkio.bfq.weight", str(limits.blkio_weight)
+            name = "blkio.weight" if own else "blkio.bfq.weight"
+            yield "blkio", name, str(limits.blkio_weight)
+            yield from (("blkio", f"{name}_device", weight) for weight in blockio.device_weights(limits))
 
     def _v1_memory(self, group: str, limits: Limits) -> list[tuple[str, str, str]]:
         """The two limits in the order that keeps memory below memory with swap at each step."""
@@ -188,7 +190,8 @@ class Cgroups:
         yield from (file for file in v2_files(limits) if counted or file[1] != "memory.swap.max")
         if limits.blkio_weight:
             if (self.folder(group, "") / "io.bfq.weight").exists():
-                yield "", "io.bfq.weight", str(limits.blkio_weight)
+                yield "", "io.bfq.weight", str(limits.blkio_weight)  # with which those of devices are gone
+                yield from (("", "io.bfq.weight", weight) for weight in blockio.device_weights(limits))
             else:
                 yield "", "io.weight", str(v2_io_weight(limits.blkio_weight))
 

@@ -1,12 +1,14 @@
 """Cgroups of both versions as files: which is found, what is written, what a sample reads."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from shoal.api.errors import ShoalError
 from shoal.engine.containers import usage
-from shoal.engine.containers.nouns import BlockUse, Limits
+from shoal.engine.containers.nouns import BlockUse, DeviceLimit, Limits
 from shoal.engine.containers.oci.cgroups import Cgroups
 from shoal.engine.containers.oci.resources import oci_resources, v2_weight
 
@@ -59,6 +61,17 @@ def test_a_weight_of_block_devices_goes_to_the_file_that_is_there(v1: Cgroups, n
     file.touch()
     v1.update(GROUP, Limits(blkio_weight=300))
     assert file.read_text() == "300"
+
+
+@pytest.mark.root
+def test_weights_of_devices_are_set_again_after_the_weight_of_all(v1: Cgroups, v2: Cgroups, tmp_path: Path) -> None:
+    """Which takes them away: in v2's file they come last."""
+    os.mknod(tmp_path / "disk", 0o600 | stat.S_IFBLK, os.makedev(8, 16))
+    devices = (DeviceLimit(path=str(tmp_path / "disk"), value=200),)
+    (v2.folder(GROUP, "") / "io.bfq.weight").touch()
+    for cgroups, name in ((v1, "blkio.bfq.weight_device"), (v2, "io.bfq.weight")):
+        cgroups.update(GROUP, Limits(blkio_weight=300, blkio_weight_devices=devices))
+        assert (cgroups.folder(GROUP, "blkio") / name).read_text() == "8:16 200"
 
 
 def test_limits_v2(v2: Cgroups) -> None:
