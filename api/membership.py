@@ -1,6 +1,6 @@
 """How a host enters a swarm, what it keeps of it, and what its daemon asks its manager process.
 
-Data only. Bodies on port 2377 and on the manager's private socket are msgpack of
+Data only. Bodies on the managers' port and on the manager's private socket are msgpack of
 these structs, unless a route speaks the Docker API's JSON.
 """
 
@@ -13,7 +13,9 @@ from shoal.api.specs import ClusterSpec
 from shoal.api.states import Availability, Role
 
 MANAGER_PORT = 2377
-RAFT_PORT = 2378
+"""Where a manager serves that was told no other port. Its Raft listens at the port above."""
+MANAGER_PORTS = range(1, 65535)
+
 HOST_PORT = 7946
 VXLAN_PORT = 4789
 
@@ -21,6 +23,11 @@ VXLAN_PORT = 4789
 def at_port(address: str, port: int) -> str:
     """`host:port`, with the brackets that an IPv6 address needs. Pure."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def raft_port(port: int) -> int:
+    """Where a manager's Raft listens that serves at `port`. Pure."""
+    return port + 1
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +41,18 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str
     role: Role
     advertise_addr: str  # IP address at which other hosts reach this one
+    advertise_port: int = MANAGER_PORT  # and the port, where it is a manager
     listen_addr: str = "0.0.0.0"  # noqa: S104 - Docker's default: every address of the host
+    listen_port: int = MANAGER_PORT
     data_path_addr: str = ""  # empty: advertise_addr
     data_path_port: int = VXLAN_PORT
     managers: tuple[ManagerPeer, ...] = ()  # last known
     raft_id: str = ""  # managers only; fresh for each join
+
+    @property
+    def manager_addr(self) -> str:
+        """Where other hosts reach its manager."""
+        return at_port(self.advertise_addr, self.advertise_port)
 
 
 class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +60,8 @@ class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     advertise_addr: str
     listen_addr: str
+    advertise_port: int = MANAGER_PORT
+    listen_port: int = MANAGER_PORT
     data_path_addr: str = ""
     data_path_port: int = VXLAN_PORT
     availability: Availability = Availability.ACTIVE
@@ -78,8 +94,8 @@ class RaftMember(msgspec.Struct, frozen=True, kw_only=True):
 
     raft_id: str
     node_id: str
-    addr: str  # host:2378
-    manager_addr: str  # host:2377
+    addr: str  # host:port of its Raft
+    manager_addr: str  # host:port where it serves
 
 
 class ManagerInfoReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -105,7 +105,7 @@ class Assignments(Message, frozen=True, kw_only=True, omit_defaults=True, tag="a
 
 class ManagerPeer(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
-    addr: str  # host:2377
+    addr: str  # host:port
 
 
 class SessionInfo(Message, frozen=True, kw_only=True, omit_defaults=True, tag="session"):

@@ -70,7 +70,7 @@ class ManagerInfo(Record, frozen=True, kw_only=True, omit_defaults=True):
     """A manager's part in Raft. `raft_id` is fresh for each join."""
 
     raft_id: str
-    addr: str  # host:2377, where it serves
+    addr: str  # host:port, where it serves
 
 
 class Node(Record, frozen=True, kw_only=True, omit_defaults=True, tag_field="k", tag="node"):

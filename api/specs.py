@@ -99,7 +99,7 @@ class RestartPolicy(Spec, frozen=True, kw_only=True, omit_defaults=True):
     condition: str = "any"  # none, on-failure, any
     delay_ns: int = 5 * SECOND_NS
     max_attempts: int = 0  # 0: unlimited
-    window_ns: int = 0  # 0: unbounded
+    window_ns: int | None = None  # None or 0: unbounded
 
 
 class Platform(Spec, frozen=True, kw_only=True, omit_defaults=True):

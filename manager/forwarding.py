@@ -1,7 +1,7 @@
 """Every request for the swarm reaches the leader, whichever manager was asked.
 
 The manager that a request comes to answers it where it leads, else passes it to the
-leader on port 2377 and hands the answer on as it comes. A request that changes
+leader on its port and hands the answer on as it comes. A request that changes
 something gets an id before its first try, and each try carries it: the leader's store
 applies it once. So a try is repeated whenever its fate is not known, at the leader of
 then, and a write issued during an election succeeds as soon as there is a leader.

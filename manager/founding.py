@@ -7,7 +7,7 @@ import secrets
 import msgspec
 
 from shoal.api.ids import new_swarm_id
-from shoal.api.membership import MANAGER_PORT, Identity, InitRequest, at_port
+from shoal.api.membership import Identity, InitRequest, at_port
 from shoal.api.messages import ManagerPeer
 from shoal.api.objects import Cluster, ManagerInfo, Network, Node, NodeDescription, NodeStatus
 from shoal.api.specs import NetworkSpec, NodeSpec
@@ -31,9 +31,9 @@ class First:
         self.cluster = Cluster(id=new_swarm_id(), spec=spec, root_ca=new_root(now), join_tokens=new_tokens())
         self.identity = Identity(
             node_id=node_id, cluster_id=self.cluster.id, role=Role.MANAGER, advertise_addr=request.advertise_addr,
-            listen_addr=request.listen_addr, data_path_addr=request.data_path_addr,
-            data_path_port=request.data_path_port, raft_id=new_swarm_id(),
-            managers=(ManagerPeer(node_id=node_id, addr=at_port(request.advertise_addr, MANAGER_PORT)),))
+            advertise_port=request.advertise_port, listen_addr=request.listen_addr, listen_port=request.listen_port,
+            data_path_addr=request.data_path_addr, data_path_port=request.data_path_port, raft_id=new_swarm_id(),
+            managers=(ManagerPeer(node_id=node_id, addr=at_port(request.advertise_addr, request.advertise_port)),))
 
     def certify(self, folder: HostFolder) -> None:
         """Give the host its key and certificate."""

@@ -1,4 +1,4 @@
-"""A manager's own way into Raft and out of it, asked of the leader on port 2377."""
+"""A manager's own way into Raft and out of it, asked of the leader on its port."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FINAL = frozenset({400, 403, 404})
 
 
 class Joining:
-    """`addresses`: where managers were last known (`host:2377`)."""
+    """`addresses`: where managers were last known (`host:port`)."""
 
     def __init__(self, peers: Peers, addresses: Sequence[str]) -> None:
         self._peers = peers

@@ -1,4 +1,4 @@
-"""One manager, put together: Raft, store, the leader's loops, port 2377, the private socket.
+"""One manager, put together: Raft, store, the leader's loops, the managers' port, the private socket.
 
     manager = await found(...)      # a swarm of this host alone
     manager = await take_up(...)    # again, or for the first time with a certificate
@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from shoal.api.errors import Conflict, NotManager, ShoalError, Unavailable
 from shoal.api.ids import new_swarm_id
-from shoal.api.membership import MANAGER_PORT, Identity, InitRequest, ManagerInfoReply, at_port
+from shoal.api.membership import Identity, InitRequest, ManagerInfoReply, at_port
 from shoal.api.messages import ManagerPeer
 from shoal.manager import founding
 from shoal.manager.ca.server import ca_routes
@@ -77,11 +77,11 @@ class Manager:
         self._left = False  # the others go on without us
         self._for_good = False  # this manager is not to come back
         self._election_max_s = (timing or RaftTiming()).election_max_s
-        me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr))
+        me = Member(member_id(identity.node_id, join), raft_address(identity.advertise_addr, identity.advertise_port))
         memory = MemoryStore()
         self.node = RaftNode(
             me=me, members=[me] if founds else others, machine=memory, directory=folder.raft / join,
-            tls=tls.for_raft(identity.cluster_id), listen=raft_address(identity.listen_addr),
+            tls=tls.for_raft(identity.cluster_id), listen=raft_address(identity.listen_addr, identity.listen_port),
             on_leader=self._leader_changed, on_members=self._members_changed, on_removed=self._removed,
             timing=timing, fatal=die)
         self.store = ReplicatedStore(self.node, memory)
@@ -103,16 +103,17 @@ class Manager:
         try:
             await self.node.start()
         except OSError as error:
-            raise ShoalError(f"the manager cannot listen on {raft_address(self.identity.listen_addr)}, or not read "
-                             f"its log: {error}") from error
+            where = raft_address(self.identity.listen_addr, self.identity.listen_port)
+            raise ShoalError(f"the manager cannot listen on {where}, or not read its log: {error}") from error
         Collector().install()  # what was loaded is not walked again
 
     async def serve(self) -> None:
-        """Port 2377 and the private socket. Raises ShoalError."""
-        context, where = self._context, at_port(self.identity.listen_addr, MANAGER_PORT)
+        """The managers' port and the private socket. Raises ShoalError."""
+        context, identity = self._context, self.identity
+        where = at_port(identity.listen_addr, identity.listen_port)
         members = MemberRoutes(context, self.node, self._tls, self._server.peer)
         try:
-            await self._server.start(self.identity.listen_addr, MANAGER_PORT,
+            await self._server.start(identity.listen_addr, identity.listen_port,
                                      [*ca_routes(context), *routes(context), *members.routes(),
                                       *self._dispatcher.routes()])
         except OSError as error:
@@ -295,8 +296,7 @@ def load_tls(folder: HostFolder) -> ManagerTLS:
 
 def known_addresses(identity: Identity) -> list[str]:
     """Where other managers were last known."""
-    own = at_port(identity.advertise_addr, MANAGER_PORT)
-    return [one.addr for one in identity.managers if one.addr != own]
+    return [one.addr for one in identity.managers if one.addr != identity.manager_addr]
 
 
 def die(reason: str) -> NoReturn:

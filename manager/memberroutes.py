@@ -1,4 +1,4 @@
-"""/raft/v1/members on port 2377: how a manager comes into Raft, and how it leaves. Served by the leader.
+"""/raft/v1/members on the managers' port: how a manager comes into Raft, and how it leaves. Served by the leader.
 
 A joiner asks for the members, starts its own Raft node with them, and asks to be added; the
 leader adds it once it has seen that it answers. To be asked twice changes nothing, so that
@@ -18,13 +18,13 @@ import msgspec
 from aiohttp import web
 
 from shoal.api.errors import InvalidArgument, PermissionDenied, Unavailable
-from shoal.api.membership import RAFT_PORT, RaftMember
+from shoal.api.membership import MANAGER_PORTS, RaftMember
 from shoal.api.objects import NodeStatus
 from shoal.api.states import NodeState, Role
 from shoal.manager.ca.identity import PeerIdentity
 from shoal.manager.controlapi.context import ControlContext
 from shoal.manager.controlapi.writes import change
-from shoal.manager.membership import join_of, manager_address, member_id, node_of
+from shoal.manager.membership import join_of, manager_address, member_id, node_of, raft_address
 from shoal.manager.peers import ManagerTLS
 from shoal.manager.store.changes import SetNodeStatus, Update
 from shoal.manager.store.raft import Member, RaftNode
@@ -151,13 +151,14 @@ async def mark_left(context: ControlContext, node_id: str) -> None:
 
 def _member(asked: RaftMember) -> Member:
     """Raises InvalidArgument."""
-    host, _, port = asked.addr.rpartition(":")
+    host, _, port = asked.manager_addr.rpartition(":")
     try:
         ipaddress.ip_address(host.strip("[]"))
+        raft = raft_address(host.strip("[]"), int(port))
     except ValueError as error:
-        raise InvalidArgument(f"invalid address {asked.addr!r:.100} of a manager") from error
-    if port != str(RAFT_PORT):
-        raise InvalidArgument(f"managers listen on port {RAFT_PORT}, not at {asked.addr!r:.100}")
+        raise InvalidArgument(f"invalid address {asked.manager_addr!r:.100} of a manager") from error
+    if int(port) not in MANAGER_PORTS or asked.addr != raft:
+        raise InvalidArgument(f"a manager's Raft listens at the port above its own, not at {asked.addr!r:.100}")
     if not _JOIN.fullmatch(asked.raft_id):
         raise InvalidArgument("invalid id of a join")
     return Member(member_id(asked.node_id, asked.raft_id), asked.addr)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoal.api.errors import Conflict, NoLeader, Unavailable
-from shoal.api.membership import MANAGER_PORT, RAFT_PORT, at_port
+from shoal.api.membership import at_port, raft_port
 from shoal.api.objects import ManagerInfo, Node
 from shoal.api.states import Role
 from shoal.manager.controlloop import Store
@@ -44,13 +44,15 @@ def join_of(member: str) -> str:
     return member.partition(".")[2]
 
 
-def raft_address(host: str) -> str:
-    return at_port(host, RAFT_PORT)
+def raft_address(host: str, port: int) -> str:
+    """Where Raft listens of the manager that serves there."""
+    return at_port(host, raft_port(port))
 
 
 def manager_address(member: Member) -> str:
-    """Where the manager serves whose Raft listens at the member's address: the ports are fixed."""
-    return f"{member.address.rpartition(':')[0]}:{MANAGER_PORT}"
+    """Where the manager serves whose Raft listens at the member's address."""
+    host, _, port = member.address.rpartition(":")
+    return f"{host}:{int(port) - 1}"
 
 
 # --- deciding ---

@@ -92,7 +92,7 @@ class Peers:
         self._hosts: aiohttp.ClientSession | None = None
 
     def managers(self) -> aiohttp.ClientSession:
-        """For requests to managers on port 2377."""
+        """For requests to managers on their port."""
         tls = self._tls.fresh()  # the session keeps the context, which is loaded anew in place
         if self._managers is None:
             self._managers = _session(tls.to_managers)

@@ -1,4 +1,4 @@
-"""Port 2377: who may call what, and what a manager answers that does not lead.
+"""The managers' port: who may call what, and what a manager answers that does not lead.
 
 Everything but the two requests of a joining host needs a certificate of this swarm,
 and all but a node's session and renewal a manager's. Only the leader answers; what
@@ -138,7 +138,7 @@ class Doors:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=256)
         self._socket.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(self._socket), name="accept-2377")
+        self._accepting = asyncio.create_task(self._accept(self._socket), name="accept")
 
     async def close(self) -> None:
         tasks = [*self._handshakes, *([self._accepting] if self._accepting else [])]

@@ -42,7 +42,6 @@ from shoal.api.sandbox import EndpointRequest
 from shoal.api.states import Role, TaskState
 from shoal.worker.assignments import Desired, Sequence
 from shoal.worker.credentials import Credentials
-from shoal.worker.enroll import with_port
 from shoal.worker.executor import Executor
 from shoal.worker.questions import Questions
 from shoal.worker.renew import Renewer
@@ -145,7 +144,7 @@ class Agent:
         if identity is None:
             return []
         known = [one.addr for one in sorted(identity.managers, key=lambda one: one.node_id != self.leader)]
-        own = [with_port(identity.advertise_addr)] if identity.role is Role.MANAGER else []
+        own = [identity.manager_addr] if identity.role is Role.MANAGER else []
         return list(dict.fromkeys([*known, *own]))
 
     # --- what others on this host ask ---

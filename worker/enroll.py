@@ -27,6 +27,8 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     remotes: tuple[str, ...]
     advertise_addr: str
     listen_addr: str
+    advertise_port: int = MANAGER_PORT  # these two once it is a manager
+    listen_port: int = MANAGER_PORT
     data_path_addr: str = ""
     availability: Availability = Availability.ACTIVE
     hostname: str = ""
@@ -68,7 +70,9 @@ def _keep(
         cluster_id=reply.cluster_id,
         role=reply.role,
         advertise_addr=wanted.advertise_addr,
+        advertise_port=wanted.advertise_port,
         listen_addr=wanted.listen_addr,
+        listen_port=wanted.listen_port,
         data_path_addr=wanted.data_path_addr,
         managers=reply.managers or (ManagerPeer(node_id="", addr=asked),),
         raft_id=new_swarm_id() if reply.role is Role.MANAGER else "",

@@ -102,6 +102,7 @@ def join_token(client: Client, quiet: bool, rotate: bool, role: str) -> None:
 
 def _show_join_command(client: Client, role: str) -> None:
     token = client.call("GET", "/swarm")["JoinTokens"][role]
-    address = client.call("GET", "/info")["Swarm"]["NodeAddr"]
+    here = client.call("GET", "/info")["Swarm"]
+    address = next(one["Addr"] for one in here["RemoteManagers"] if one["NodeID"] == here["NodeID"])
     click.echo(f"To add a {role.lower()}, run this on its host:\n")
-    click.echo(f"    shoal swarm join --token {token} {address}:2377\n")
+    click.echo(f"    shoal swarm join --token {token} {address}\n")

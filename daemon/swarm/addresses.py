@@ -6,32 +6,42 @@ import fcntl
 import ipaddress
 import socket
 import struct
+from typing import NamedTuple
 
 from shoal.api.errors import InvalidArgument, Unavailable
-from shoal.api.membership import MANAGER_PORT
+from shoal.api.membership import MANAGER_PORT, MANAGER_PORTS
 
 ANY = "0.0.0.0"  # noqa: S104 - what Docker listens on by default
 _SIOCGIFADDR = 0x8915
 _OVERLAYS = ("docker", "shoal", "br-", "veth", "vx", "lo")
 
 
-def listen_address(text: str) -> str:
-    """The IP address to listen on. Raises InvalidArgument."""
-    host = _split(text or ANY, "listen address")
-    return _resolve(host, "listen address must be an IP address or network interface (with optional port number)")
+class Address(NamedTuple):
+    """An IP address and a manager's port."""
+
+    host: str
+    port: int
 
 
-def advertised_address(text: str, listen: str) -> str:
-    """The IP address that others reach this host at; found out where none is given. Raises InvalidArgument."""
+def listen_address(text: str) -> Address:
+    """What to listen on. Raises InvalidArgument."""
+    wrong = "listen address must be an IP address or network interface (with optional port number)"
+    host, port = _split(text or ANY, wrong)
+    return Address(_resolve(host, wrong), port or MANAGER_PORT)
+
+
+def advertised_address(text: str, listen: Address) -> Address:
+    """Where others reach this host; found out where none is given. Raises InvalidArgument."""
     if text:
         wrong = "advertise address must be a non-zero IP address or network interface (with optional port number)"
-        address = _resolve(_split(text, "advertise address"), wrong)
+        host, port = _split(text, wrong)
+        address = _resolve(host, wrong)
         if ipaddress.ip_address(address).is_unspecified:
             raise InvalidArgument(wrong)
-        return address
-    if not ipaddress.ip_address(listen).is_unspecified:
+        return Address(address, port or listen.port)
+    if not ipaddress.ip_address(listen.host).is_unspecified:
         return listen
-    return _only_address()
+    return Address(_only_address(), listen.port)
 
 
 def data_path_address(text: str) -> str:
@@ -45,18 +55,19 @@ def data_path_address(text: str) -> str:
     return address
 
 
-def _split(text: str, what: str) -> str:
-    """The host of `host[:port]`."""
+def _split(text: str, wrong: str) -> tuple[str, int]:
+    """`host[:port]`; 0 where there is no port."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         host, colon, port = text.rpartition(":")
         if not colon:
-            return text
-        if port != str(MANAGER_PORT):
-            raise InvalidArgument(f"{what} {text}: this swarm's managers serve on port {MANAGER_PORT} only") from None
-        return host.strip("[]")
-    return text
+            return text, 0
+        if not port.isdecimal() or int(port[:6]) not in MANAGER_PORTS:
+            raise InvalidArgument(f"{wrong}; in {text!r:.100} the port is none, or there is none above it for Raft"
+                                  ) from None
+        return host.strip("[]"), int(port)
+    return text, 0
 
 
 def _resolve(host: str, wrong: str) -> str:

@@ -51,9 +51,12 @@ class SwarmRoutes:
             raise NotImplementedHere("a new cluster cannot be made of an old one's state yet (--force-new-cluster)")
         self._must_be_free()
         listen = listen_address(wanted.listen_addr)
+        advertised = advertised_address(wanted.advertise_addr, listen)
         node_id = await asyncio.shield(self._swarm.init(InitRequest(
-            advertise_addr=advertised_address(wanted.advertise_addr, listen),
-            listen_addr=listen,
+            advertise_addr=advertised.host,
+            advertise_port=advertised.port,
+            listen_addr=listen.host,
+            listen_port=listen.port,
             data_path_addr=data_path_address(wanted.data_path_addr),
             data_path_port=wire.data_port(wanted.data_path_port),
             availability=wire.availability(wanted.availability),
@@ -68,11 +71,14 @@ class SwarmRoutes:
             raise InvalidArgument("at least 1 RemoteAddr is required to join")
         self._must_be_free()
         listen = listen_address(wanted.listen_addr)
+        advertised = advertised_address(wanted.advertise_addr, listen)
         await asyncio.shield(self._swarm.join(JoinRequest(
             token=wanted.join_token,
             remotes=tuple(wanted.remote_addrs),
-            advertise_addr=advertised_address(wanted.advertise_addr, listen),
-            listen_addr=listen,
+            advertise_addr=advertised.host,
+            advertise_port=advertised.port,
+            listen_addr=listen.host,
+            listen_port=listen.port,
             data_path_addr=data_path_address(wanted.data_path_addr),
             availability=wire.availability(wanted.availability),
             hostname=os.uname().nodename,

@@ -1,4 +1,4 @@
-"""The CA's routes on port 2377: the root certificate, joining, renewing. Served by the leader.
+"""The CA's routes on the managers' port: the root certificate, joining, renewing. Served by the leader.
 
 Joining needs a token and no certificate, renewing a certificate and no token. What
 is asked for is checked before anything is stored; the role that the store wants of

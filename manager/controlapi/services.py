@@ -21,6 +21,7 @@ from shoal.manager.controlapi.names import fresh_name
 from shoal.manager.controlapi.requests import body, filters, flag, object_version, prefix_match, reply, version_of
 from shoal.manager.controlapi.wire_service import ServiceSpecWire, service_json, service_spec
 from shoal.manager.controlapi.writes import applied_before, change, id_for, request_id_of
+from shoal.manager.scheduler.constraints import is_label
 from shoal.manager.store.changes import Create, Delete, Update
 from shoal.manager.store.state import State
 
@@ -59,7 +60,7 @@ class ServiceRoutes:
 
         if not applied_before(context, request_id):
             await change(context, decide, request_id)
-        return reply({"ID": service_id, "Warnings": []}, 201)
+        return reply({"ID": service_id, "Warnings": warnings(spec)}, 201)
 
     async def list(self, request: web.Request) -> web.Response:
         wanted = filters(request, _FILTERS)
@@ -114,7 +115,13 @@ class ServiceRoutes:
 
         if not applied_before(context, request_id):
             await change(context, decide, request_id)
-        return reply({"Warnings": []})
+        return reply({"Warnings": warnings(spec) if spec is not None else []})
+
+
+def warnings(spec: ServiceSpec) -> list[str]:
+    """What of a service has no effect."""
+    return [f"placement preference {each!r} has no effect: tasks are spread over node.labels.X or engine.labels.X"
+            for each in spec.task.placement.preferences if not is_label(each)]
 
 
 def pull_options(request: web.Request) -> PullOptions | None:

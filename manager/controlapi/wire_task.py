@@ -151,7 +151,7 @@ def task_spec_wire(spec: TaskSpec, insert_defaults: bool = False) -> TaskSpecWir
             condition=restart.condition,
             delay=restart.delay_ns,
             max_attempts=restart.max_attempts,
-            window=restart.window_ns or None,
+            window=restart.window_ns,
         )
         if insert_defaults or restart != RestartPolicy()
         else None,
@@ -302,18 +302,13 @@ def _restart(wire: RestartWire) -> RestartPolicy:
         condition=wire.condition or default.condition,
         delay_ns=default.delay_ns if wire.delay is None else wire.delay,
         max_attempts=wire.max_attempts or 0,
-        window_ns=wire.window or 0,
+        window_ns=wire.window,
     )
 
 
 def _placement(wire: PlacementWire) -> Placement:
     parse_constraints(wire.constraints)
-    preferences = []
-    for each in wire.preferences:
-        descriptor = each.spread.spread_descriptor if each.spread is not None else ""
-        if not descriptor.startswith(("node.labels.", "engine.labels.")):
-            raise invalid(f"invalid placement preference {descriptor!r}: spread over node.labels.X or engine.labels.X")
-        preferences.append(descriptor)
+    preferences = [each.spread.spread_descriptor for each in wire.preferences if each.spread is not None]
     if wire.max_replicas < 0:
         raise invalid("Placement: MaxReplicas cannot be negative")
     return Placement(

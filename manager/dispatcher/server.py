@@ -1,4 +1,4 @@
-"""The route of the hosts' sessions on port 2377, on every manager; the leader serves them, others redirect.
+"""The route of the hosts' sessions on the managers' port, on every manager; the leader serves them, others redirect.
 
 What a term of office knows of sessions lives in `term.py` and ends with it: a
 manager that takes over learns everything from the store and from the agents.
@@ -32,7 +32,7 @@ HELLO_TIMEOUT_S = 10.0
 class Dispatcher:
     """One for the process. `routes` are mounted once; `run` is one of the leader's loops, in each term anew.
 
-        dispatcher = Dispatcher(node_id=…, leader_addr=lambda: "host:2377 of the leader, or empty")
+        dispatcher = Dispatcher(node_id=…, leader_addr=lambda: "host:port of the leader, or empty")
         server.start(…, [*ca_routes(…), *dispatcher.routes()])     # behind mutual TLS, with `api_errors`
         loops = lambda store: [drive(…), …, dispatcher.run(store)]
 

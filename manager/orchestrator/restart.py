@@ -51,7 +51,7 @@ class History:
             return False
         if policy.max_attempts == 0:
             return True
-        if policy.window_ns == 0:
+        if not policy.window_ns:
             return task.restart_count < policy.max_attempts
         restarts = self._restarts.get(slot, deque())
         while restarts and restarts[0] <= now - policy.window_ns / SECOND_NS:

@@ -87,6 +87,11 @@ def _matches(constraint: Constraint, node: Node) -> bool:
     return (attribute(constraint.key, node).lower() == constraint.value.lower()) == constraint.equal
 
 
+def is_label(key: str) -> bool:
+    """Whether it names a label of the node or of its engine: nothing else is spread over."""
+    return key.lower().startswith((NODE_LABEL, ENGINE_LABEL))
+
+
 def attribute(key: str, node: Node) -> str:
     """What a node has under a constraint's or preference's key; "" where it has nothing."""
     lowered = key.lower()

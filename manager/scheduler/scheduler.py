@@ -17,6 +17,7 @@ from shoal.api.states import TaskState
 from shoal.manager.backlog import STEP, Backlog
 from shoal.manager.controlloop import Decision
 from shoal.manager.scheduler import spread
+from shoal.manager.scheduler.constraints import is_label
 from shoal.manager.scheduler.filters import Pipeline
 from shoal.manager.scheduler.nodeset import MANY_FAILURES, NodeInfo, NodeSet
 from shoal.manager.store.apply import Event
@@ -69,7 +70,7 @@ def place(tasks: Sequence[Task], nodes: NodeSet, now: float = 0.0) -> Placement:
     refused: list[NodeInfo] = []
     for info in nodes:
         (admitted if pipeline.admits(info) else refused).append(info)
-    preferences = sample.spec.placement.preferences
+    preferences = [each for each in sample.spec.placement.preferences if is_label(each)]
     root = spread.tree(admitted, refused, preferences, sample.service_id, rank)
     assigned: list[Task] = []
     for task in tasks:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from shoal.api.membership import InitRequest, SwarmEvent
+from shoal.api.membership import MANAGER_PORT, InitRequest, SwarmEvent, at_port
 from shoal.api.objects import NodeDescription
 from shoal.api.specs import Resources
 from shoal.api.states import Role
@@ -33,7 +33,7 @@ class Daemon:
     """One host's `SwarmHost`, with containers that are entries in a dict."""
 
     def __init__(self, root: Path, number: int) -> None:
-        self.name, self.address = f"d{number}", f"{_NETWORK}.{number}"
+        self.name, self.address, self.port = f"d{number}", f"{_NETWORK}.{number}", MANAGER_PORT
         self._root = root / self.name
         (self._root / "run").mkdir(parents=True)
         self.pids: set[int] = set()
@@ -48,15 +48,19 @@ class Daemon:
 
     async def init(self) -> None:
         await self.host.start()
-        await self.host.init(InitRequest(advertise_addr=self.address, listen_addr=self.address, hostname=self.name))
+        await self.host.init(InitRequest(
+            advertise_addr=self.address, advertise_port=self.port, listen_addr=self.address, listen_port=self.port,
+            hostname=self.name))
         await self.manager_pid()
 
     async def join(self, other: Daemon, role: Role) -> None:
         await self.host.start()
         tokens = (await other.get("/swarm"))["JoinTokens"]
         await self.host.join(JoinRequest(
-            token=tokens["Manager" if role is Role.MANAGER else "Worker"], remotes=(other.address,),
-            advertise_addr=self.address, listen_addr=self.address, hostname=self.name))
+            token=tokens["Manager" if role is Role.MANAGER else "Worker"],
+            remotes=(at_port(other.address, other.port),),
+            advertise_addr=self.address, advertise_port=self.port, listen_addr=self.address, listen_port=self.port,
+            hostname=self.name))
         if role is Role.MANAGER:
             await self.manager_pid()
 
@@ -143,6 +147,29 @@ async def test_hosts_join_in_both_roles_and_run_a_service(new: Callable[[], Daem
     assert not third.events
 
 
+async def test_managers_serve_on_ports_of_their_own(new: Callable[[], Daemon]) -> None:
+    first, second, third = new(), new(), new()
+    first.port, second.port, third.port = 12377, MANAGER_PORT, 13377
+    await first.init()
+    await second.join(first, Role.MANAGER)
+    await third.join(second, Role.WORKER)
+    await second.set_role(third.node_id, "manager")
+    await managers(second, first, second, third)
+    shown = {node["ID"]: node["ManagerStatus"]["Addr"] for node in await third.get("/nodes")}
+    assert shown == {each.node_id: at_port(each.address, each.port) for each in (first, second, third)}
+
+    await first.set_role(first.node_id, "worker")  # who has led tells its agent where the others are
+    await managers(second, second, third)
+    await second.host.stop()
+    second.begin()
+    await second.host.start()
+    await managers(third, second, third)
+    status, _ = await third.request("POST", "/services/create", {
+        "Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "busybox"}}, "Mode": {"Global": {}}})
+    assert status == 201
+    await runs_on(third, first, second, third)
+
+
 async def was_told(manager: Daemon, action: str) -> bool:
     return any((event.type, event.action, event.attributes["name"]) == ("service", action, "web")
                for event in manager.events)
@@ -224,7 +251,7 @@ async def test_a_manager_process_that_dies_is_started_again(new: Callable[[], Da
     await third.join(first, Role.MANAGER)
     for daemon in (second, first):
         os.kill(await daemon.manager_pid(), signal.SIGKILL)
-        await managers(third, first, second, third)
+        await managers(second, first, second, third)
 
 
 async def test_logs_come_through_a_follower_and_end_with_their_reader(new: Callable[[], Daemon]) -> None:

@@ -44,24 +44,28 @@ def test_what_cannot_be_is_refused(body: str, error: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(("text", "address"), [
-    ("", "0.0.0.0"), ("192.0.2.1", "192.0.2.1"), ("192.0.2.1:2377", "192.0.2.1"), ("lo", "127.0.0.1"),
-    ("lo:2377", "127.0.0.1"),
+    ("", ("0.0.0.0", 2377)), ("192.0.2.1", ("192.0.2.1", 2377)), ("192.0.2.1:12377", ("192.0.2.1", 12377)),
+    ("lo", ("127.0.0.1", 2377)), ("lo:99", ("127.0.0.1", 99)), ("2001:db8::1", ("2001:db8::1", 2377)),
+    ("[2001:db8::1]:99", ("2001:db8::1", 99)),
 ])
-def test_listen_addresses(text: str, address: str) -> None:
+def test_listen_addresses(text: str, address: tuple[str, int]) -> None:
     assert listen_address(text) == address
 
 
-@pytest.mark.parametrize("text", ["nonsense", "192.0.2.1:99", "eth99:2377", "300.1.1.1"])
+@pytest.mark.parametrize("text", ["nonsense", "192.0.2.1:0", "192.0.2.1:65535", "192.0.2.1:+99", "192.0.2.1:1000000",
+                                  "192.0.2.1:", "eth99:2377", "300.1.1.1"])
 def test_listen_addresses_that_are_none(text: str) -> None:
     with pytest.raises(InvalidArgument):
         listen_address(text)
 
 
 def test_advertised_addresses() -> None:
-    assert advertised_address("192.0.2.7:2377", "0.0.0.0") == "192.0.2.7"
-    assert advertised_address("", "192.0.2.8") == "192.0.2.8"
+    everywhere = listen_address("0.0.0.0:12377")
+    assert advertised_address("192.0.2.7:2377", everywhere) == ("192.0.2.7", 2377)
+    assert advertised_address("192.0.2.7", everywhere) == ("192.0.2.7", 12377)
+    assert advertised_address("", listen_address("192.0.2.8:99")) == ("192.0.2.8", 99)
     with pytest.raises(InvalidArgument, match="non-zero IP address"):
-        advertised_address("0.0.0.0", "0.0.0.0")
+        advertised_address("0.0.0.0", everywhere)
 
 
 def test_data_path_addresses() -> None:

@@ -106,7 +106,7 @@ def test_names_and_addresses():
     assert (node_of("n.a-b"), join_of("n.a-b")) == ("n", "a-b")
     assert at_port("2001:db8::1", 2377) == "[2001:db8::1]:2377"
     assert manager_address(Member("n.j", "[2001:db8::1]:2378")) == "[2001:db8::1]:2377"
-    assert manager_address(Member("n.j", "192.0.2.1:2378")) == "192.0.2.1:2377"
+    assert manager_address(Member("n.j", "192.0.2.1:12378")) == "192.0.2.1:12377"
 
 
 # --- the loop ---

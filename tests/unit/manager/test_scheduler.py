@@ -164,6 +164,8 @@ def test_a_node_where_it_failed_often_comes_last_until_that_is_long_ago():
         pytest.param((), 4, {"a": 1, "b": 1, "c": 1, "d": 1}, id="none"),
         pytest.param(("node.labels.zone",), 4, {"a": 1, "b": 1, "d": 2}, id="one zone has one node"),
         pytest.param(("node.labels.rack",), 4, {"a": 1, "b": 1, "c": 1, "d": 1}, id="no label: one branch"),
+        pytest.param(("node.hostname", "com.example.zone"), 4, {"a": 1, "b": 1, "c": 1, "d": 1}, id="not a label"),
+        pytest.param(("node.id", "node.labels.zone"), 2, {"a": 1, "d": 1}, id="beside one that is"),
     ],
 )
 def test_spread(preferences, count, expected):

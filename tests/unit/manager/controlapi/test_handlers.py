@@ -58,6 +58,16 @@ class Caller:
 # --- services ---
 
 
+async def test_who_spreads_over_what_is_no_label_is_told(client):
+    body = service_body(Placement={"Preferences": [
+        {"Spread": {"SpreadDescriptor": each}} for each in ("node.labels.zone", "node.role")]})
+    status, answer = await client("POST", "/services/create", body)
+    assert status == 201
+    assert [each.split(" has no effect")[0] for each in answer["Warnings"]] == ["placement preference 'node.role'"]
+    _, shown = await client("GET", "/services/web")
+    assert shown["Spec"]["TaskTemplate"]["Placement"] == body["TaskTemplate"]["Placement"]
+
+
 async def test_a_service_is_created_found_and_removed(swarm, client):
     service_id = await client.created("/services/create", service_body(RestartPolicy={"Condition": "none"}))
     assert len(service_id) == 25

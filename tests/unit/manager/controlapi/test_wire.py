@@ -77,6 +77,11 @@ def test_a_full_specification_comes_back_as_it_was_sent():
     assert back == FULL
 
 
+def test_a_window_of_none_is_not_no_window():
+    policy = {"Condition": "any", "Delay": 5, "MaxAttempts": 5, "Window": 0}
+    assert shown(read(changed("TaskTemplate.RestartPolicy", policy)))["TaskTemplate"]["RestartPolicy"] == policy
+
+
 def test_defaults_are_docker_s():
     spec = read(PLAIN)
     assert (spec.mode.kind, spec.mode.replicas, spec.endpoint.mode) == ("replicated", 1, "vip")
@@ -153,7 +158,6 @@ C = "TaskTemplate.ContainerSpec."
         ("TaskTemplate.RestartPolicy", {"Delay": -1}, 400, "negative"),
         ("TaskTemplate.Placement", {"Constraints": ["node.role=worker"]}, 400, "constraint"),
         ("TaskTemplate.Placement", {"Constraints": ["node.colour==red"]}, 400, "colour"),
-        ("TaskTemplate.Placement", {"Preferences": [{"Spread": {"SpreadDescriptor": "zone"}}]}, 400, "preference"),
         ("TaskTemplate.Placement", {"MaxReplicas": -1}, 400, "negative"),
         ("TaskTemplate.Networks", [{"Aliases": ["x"]}], 400, "named"),
         ("Mode", {"Replicated": {"Replicas": -1}}, 400, "Replicas"),
