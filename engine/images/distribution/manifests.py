@@ -110,13 +110,23 @@ def parse_platform(text: str, host: Platform) -> Platform:
         raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
     if not parts:
         return host
-    if len(parts) == 1 and parts[0] != "linux":
+    if len(parts) == 1 and parts[0] not in _SYSTEMS:
+        if _SAME.get(parts[0], parts[0]) not in _ARCHITECTURES:
+            raise InvalidArgument(f'"{text}": unknown operating system or architecture: invalid argument')
         parts = [host.os, *parts]
     architecture = _SAME.get(parts[1], parts[1]) if len(parts) > 1 else host.architecture
     variant = parts[2] if len(parts) > 2 else _IMPLIED.get(parts[1], "") if len(parts) > 1 else host.variant
     return Platform(parts[0], architecture, variant)
 
 
+# What one word may be, as containerd has it (platforms, database.go).
+_SYSTEMS = frozenset({
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl", "netbsd",
+    "openbsd", "plan9", "solaris", "windows", "zos"})
+_ARCHITECTURES = frozenset({
+    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "loong64", "mips", "mipsle", "mips64", "mips64le",
+    "mips64p32", "mips64p32le", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64",
+    "wasm"})
 _SAME = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "armhf": "arm", "armel": "arm", "i386": "386"}
 _IMPLIED = {"armhf": "v7", "armel": "v6"}
 _NEWEST_ARM = ("v8", "v7", "v6", "v5")

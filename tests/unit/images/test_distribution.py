@@ -135,9 +135,16 @@ HOST = Platform("linux", "amd64")
 @pytest.mark.parametrize(("text", "found"), [
     ("", "linux/amd64"), ("linux", "linux/amd64"), ("arm64", "linux/arm64"), ("linux/aarch64", "linux/arm64"),
     ("linux/armhf", "linux/arm/v7"), ("Linux/ARM/v6", "linux/arm/v6"),
+    ("windows", "windows/amd64"), ("x86_64", "linux/amd64"),
 ])
 def test_platforms(text: str, found: str) -> None:
     assert str(parse_platform(text, HOST)) == found
+
+
+@pytest.mark.parametrize("text", ["foobar", "linux/a/b/c", "linux/", "a b"])
+def test_no_platforms(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="unknown operating system or architecture"):
+        parse_platform(text, HOST)
 
 
 def test_the_best_variant_is_chosen() -> None:
