@@ -73,8 +73,13 @@ class Launcher:
         """Put these limits on it while it runs. Blocking. Raises ShoalError."""
         group = self.group(container)
         if unit := unit_of(group):
-            systemd.set_properties(unit, unit_properties(limits))  # first: it rounds what the files then say exactly
+            # first: it rounds what the files then say exactly
+            systemd.set_properties(unit, unit_properties(limits, bfq=self._has_bfq(limits)))
         self.cgroups.update(group, limits)
+
+    def _has_bfq(self, limits: Limits) -> bool:
+        """Whether BFQ's is the weight of block devices that counts, if there is one."""
+        return bool(limits.blkio_weight) and "blkio_weight_devices" in self.cgroups.block_limits
 
     def ran_out_of_memory(self, container: Container, exit_code: int) -> bool:
         """Whether the kernel killed something in it for lack of memory. It has ended."""
@@ -191,7 +196,8 @@ class Launcher:
             cgroup_version=self.cgroups.version,
             counts_swap=self.cgroups.counts_swap,
             block_devices=blockio.device_numbers(asked.limits),
-            annotations=self._driver.annotations(asked.limits, container.config.stop_timeout_s),
+            annotations=self._driver.annotations(asked.limits, container.config.stop_timeout_s,
+                                                 bfq=self._has_bfq(asked.limits)),
         )
 
     def _place(self, container: Container, bundle: Path) -> None:

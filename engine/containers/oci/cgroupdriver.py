@@ -13,7 +13,13 @@ import msgspec
 
 from shoal.api.errors import InvalidArgument
 from shoal.engine.containers.nouns import Limits
-from shoal.engine.containers.oci.resources import PERIOD_US, cpu_quota, swap_beside_memory, v2_weight
+from shoal.engine.containers.oci.resources import (
+    PERIOD_US,
+    cpu_quota,
+    swap_beside_memory,
+    systemd_io_weight,
+    v2_weight,
+)
 
 AUTO = "auto"
 STOP_TIMEOUT_S = 10
@@ -40,8 +46,8 @@ class CgroupFS(msgspec.Struct, frozen=True):
         """`linux.cgroupsPath` of the OCI specification."""
         return self.group(container_id, parent)
 
-    def annotations(self, limits: Limits, stop_timeout_s: int | None = None) -> Mapping[str, str]:
-        """What the specification's annotations have to say of it."""
+    def annotations(self, limits: Limits, stop_timeout_s: int | None = None, *, bfq: bool = False) -> Mapping[str, str]:
+        """What the specification's annotations have to say of it. `bfq`: BFQ's weight of block devices counts."""
         return {}
 
 
@@ -62,7 +68,7 @@ class Systemd(msgspec.Struct, frozen=True):
     def oci_path(self, container_id: str, parent: str = "") -> str:
         return f"{parent or self.parent}:shoal:{container_id}"
 
-    def annotations(self, limits: Limits, stop_timeout_s: int | None = None) -> Mapping[str, str]:
+    def annotations(self, limits: Limits, stop_timeout_s: int | None = None, *, bfq: bool = False) -> Mapping[str, str]:
         """What the runtimes do not tell systemd, which would set its own values in their place.
 
         No subgroup (crun would make one) puts both runtimes' containers at the same path. With its default
@@ -78,11 +84,11 @@ class Systemd(msgspec.Struct, frozen=True):
             "org.systemd.property.TimeoutStopUSec": f"uint64 {patience_s * 1_000_000}",
             "org.systemd.property.TasksMax": f"uint64 {limits.pids if limits.pids > 0 else _UNLIMITED}",
         }
-        told |= {f"org.systemd.property.{name}": f"uint64 {value}" for name, value in _numbers(limits).items()}
+        told |= {f"org.systemd.property.{name}": f"uint64 {value}" for name, value in _numbers(limits, bfq).items()}
         return told
 
 
-def _numbers(limits: Limits) -> dict[str, int]:
+def _numbers(limits: Limits, bfq: bool) -> dict[str, int]:
     """The limits as systemd's numeric properties. crun 1.8 tells systemd none of them, and a reload would lift them."""
     found = {}
     if limits.memory_bytes:
@@ -97,6 +103,8 @@ def _numbers(limits: Limits) -> dict[str, int]:
     if quota > 0:
         found["CPUQuotaPeriodUSec"] = period or PERIOD_US
         found["CPUQuotaPerSecUSec"] = _percent(quota, period) * 10_000
+    if limits.blkio_weight:
+        found["IOWeight"] = systemd_io_weight(limits.blkio_weight, bfq=bfq)
     return found
 
 
@@ -149,7 +157,7 @@ def unit_of(group: str) -> str:
     return last if last.endswith(_SCOPE) else ""
 
 
-def unit_properties(limits: Limits) -> list[str]:
+def unit_properties(limits: Limits, *, bfq: bool = False) -> list[str]:
     """The limits as `systemctl set-property` takes them; what is not set is left out.
 
     A quota is rounded up to whole percents, as systemd keeps it; the kernel's file gets the exact value.
@@ -174,4 +182,6 @@ def unit_properties(limits: Limits) -> list[str]:
         found["AllowedMemoryNodes"] = limits.cpuset_mems
     if limits.pids:
         found["TasksMax"] = str(limits.pids) if limits.pids > 0 else "infinity"
+    if limits.blkio_weight:
+        found["IOWeight"] = str(systemd_io_weight(limits.blkio_weight, bfq=bfq))
     return [f"{key}={value}" for key, value in found.items()]

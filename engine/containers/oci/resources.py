@@ -42,6 +42,16 @@ def v2_io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
+def systemd_io_weight(weight: int, *, bfq: bool) -> int:
+    """IOWeight= of blkio.weight: what systemd writes for it is then what runtimes write.
+
+    `bfq`: BFQ's is the weight that counts. Source of its conversion: systemd, src/core/cgroup.c (BFQ_WEIGHT).
+    """
+    if not bfq:
+        return v2_io_weight(weight)
+    return weight if weight <= 100 else 100 + (weight - 100) * 11
+
+
 def oci_resources(
     limits: Limits, *, counts_swap: bool, cgroup_version: int = 1,
     block_devices: Mapping[str, tuple[int, int]] = MappingProxyType({}),

@@ -96,12 +96,21 @@ def test_annotations() -> None:
     (Limits(nano_cpus=500_000_000), {"CPUQuotaPeriodUSec": 100_000, "CPUQuotaPerSecUSec": 500_000}),
     (Limits(cpu_quota_us=1234), {"CPUQuotaPeriodUSec": 100_000, "CPUQuotaPerSecUSec": 20_000}),
     (Limits(cpu_quota_us=-1, cpu_shares=1024), {"CPUWeight": 39}),
+    (Limits(blkio_weight=300), {"IOWeight": 2930}),
 ])
 def test_a_reload_of_systemd_finds_every_limit(limits: Limits, told: dict[str, int]) -> None:
     """crun does not tell it of them."""
     before, now = Systemd().annotations(Limits()), Systemd().annotations(limits)
     changed = {key.removeprefix("org.systemd.property."): value for key, value in now.items() if key not in before}
     assert changed == {name: f"uint64 {value}" for name, value in told.items()}
+
+
+@pytest.mark.parametrize("weight", [10, 99, 100, 101, 300, 1000])
+def test_systemd_writes_the_weight_of_bfq_that_was_asked_for(weight: int) -> None:
+    limits = Limits(blkio_weight=weight)
+    told = int(Systemd().annotations(limits, bfq=True)["org.systemd.property.IOWeight"].removeprefix("uint64 "))
+    assert unit_properties(limits, bfq=True) == [f"IOWeight={told}"]
+    assert (told if told <= 100 else 100 + (told - 100) * 900 // 9900) == weight
 
 
 @pytest.mark.parametrize(("stop_timeout_s", "patience_us"), [(None, 10_000_000), (3, 3_000_000), (-1, 10_000_000)])
