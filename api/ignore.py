@@ -36,6 +36,8 @@ class Ignored:
         self.has_exceptions = any(not excludes for _, excludes in self._rules)
 
     def __contains__(self, path: str) -> bool:
+        if not self._rules:
+            return False
         parts = path.strip("/").split("/")
         prefixes = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
         left_out = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -32,6 +31,7 @@ from shoal.engine.images.images import Images
 from shoal.engine.images.removal import ImageUser
 from shoal.engine.storage.driver import StorageDriver
 from shoal.engine.storage.rootfs import RootFSStore
+from shoal.engine.storage.trees import remove_tree
 
 Fill = Callable[[Path], Awaitable[Context]]
 """Makes the folder, of the files of a context. Raises InvalidArgument."""
@@ -76,8 +76,8 @@ class Builder:
 
     async def open(self) -> None:
         """Take away what a daemon that was killed left of its builds. The engine is open."""
-        await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)
-        self._work.mkdir(mode=0o700, parents=True)
+        await asyncio.to_thread(remove_tree, self._work, ignore_errors=True)
+        self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._containers.sweep()
 
     def image_users(self, image_id: str) -> Iterable[ImageUser]:
@@ -113,7 +113,7 @@ class Builder:
             folder.mkdir(mode=0o700)
             yield folder
         finally:
-            removal = asyncio.ensure_future(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+            removal = asyncio.ensure_future(asyncio.to_thread(remove_tree, folder, ignore_errors=True))
             self._removals.add(removal)
             removal.add_done_callback(self._removed)
 

@@ -26,6 +26,7 @@ from shoal.api.ignore import Ignored
 from shoal.engine.build.sources import Source, inside
 from shoal.engine.containers.oci import users
 from shoal.engine.images.compression import decompressed
+from shoal.engine.storage.trees import remove_tree, walk
 from shoal.engine.storage.unpack import BoundedTarInfo, unpack
 
 
@@ -72,21 +73,20 @@ def _copy_folder(root: str, source: Source, place: str, target: str, options: Op
     if os.path.lexists(place) and not os.path.isdir(place):
         raise InvalidArgument(f"failed to copy files: cannot copy to non-directory: {target}")
     _make_folder(root, place, options.owner or (0, 0))
-    left_out = Ignored(options.excludes)
-    for folder, folders, files in os.walk(source.place):
-        below = folder[len(source.place) :].lstrip("/")
-        kept = [name for name in sorted(folders)
-                if left_out.has_exceptions or posixpath.join(source.path, below, name) not in left_out]
-        folders[:] = [name for name in kept if not os.path.islink(f"{folder}/{name}")]
-        into = inside(root, f"{place[len(root):]}/{below}")  # a folder that was left out may be a link there
-        for name in [*kept, *sorted(files)]:
+    left_out, targets = Ignored(options.excludes), {source.place: place}
+    for folder, folders, files in walk(source.place):
+        into, below = targets[folder], folder[len(source.place) :].lstrip("/")
+        if os.path.islink(into):  # one that was left out may be a link there
+            into = targets[folder] = inside(root, into[len(root):])
+        folders[:] = [name for name in sorted(folders)
+                      if left_out.has_exceptions or posixpath.join(source.path, below, name) not in left_out]
+        targets |= {f"{folder}/{name}": f"{into}/{name}" for name in folders}
+        for name in [*folders, *sorted(files)]:
             if posixpath.join(source.path, below, name) not in left_out:
                 _make_folder(root, into, options.owner or (0, 0))
                 _copy_entry(f"{folder}/{name}", f"{into}/{name}", options)
-    for folder, _, _ in os.walk(source.place, topdown=False):  # last, for what is put in changes them
-        below = folder[len(source.place) :].lstrip("/")
-        into = inside(root, f"{place[len(root):]}/{below}")
-        if below and os.path.isdir(into):
+    for folder, into in reversed(targets.items()):  # last, for what is put in changes them
+        if folder != source.place and os.path.isdir(into):
             _keep_times(folder, into)
 
 
@@ -99,7 +99,7 @@ def _copy_entry(source: str, place: str, options: Options) -> None:
         if not stat.S_ISDIR(there.st_mode):
             os.unlink(place)
         elif kind != stat.S_IFDIR:
-            shutil.rmtree(place)
+            remove_tree(Path(place))
     mode = options.mode if options.mode is not None else stat.S_IMODE(status.st_mode)
     if kind == stat.S_IFDIR:
         with suppress(FileExistsError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +14,7 @@ from shoal.engine.build.garbage import FOLDER, Record
 from shoal.engine.build.mounts import Mount
 from shoal.engine.build.uses import Uses
 from shoal.engine.storage.measure import tree_bytes
+from shoal.engine.storage.trees import remove_tree
 
 
 class CacheFolders:
@@ -66,5 +66,5 @@ class CacheFolders:
             return False
         doomed = self._root.parent / "work" / f"gone-{name}"  # nobody finds it there any more; the start clears that
         (self._root / name).rename(doomed)
-        await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+        await asyncio.to_thread(remove_tree, doomed, ignore_errors=True)
         return True

@@ -64,7 +64,10 @@ def _bind(mount: Mount, root: str, copy: Path) -> MountRequest:
         raise NotFound(f"stat {mount.source or '/'}: file does not exist")
     if not mount.read_only and not mount.source_of:  # what is written is thrown away, and is not the context's
         if Path(source).is_dir():
-            shutil.copytree(source, copy, symlinks=True)
+            try:
+                shutil.copytree(source, copy, symlinks=True)
+            except RecursionError as error:
+                raise InvalidArgument(f"{mount.source or '/'} is nested too deep to be mounted for writing") from error
         else:
             shutil.copy2(source, copy)
         source = str(copy)

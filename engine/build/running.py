@@ -10,14 +10,13 @@ import asyncio
 import codecs
 import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from shoal.api.errors import NotFound, ShoalError
+from shoal.api.errors import NotFound
 from shoal.api.specs import HealthCheck
 from shoal.engine.build import output
 from shoal.engine.build.effects import State
@@ -150,13 +149,3 @@ def _clear(root: str, targets: Sequence[str], added: set[str]) -> None:
             except OSError:
                 break
             path = path.rpartition("/")[0]
-
-
-def clear_folder(folder: Path) -> None:
-    """Blocking. Raises ShoalError where something of it stays."""
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ShoalError(f"cannot remove {folder}: {error}") from error

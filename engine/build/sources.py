@@ -20,6 +20,7 @@ import msgspec
 from shoal.api.errors import InvalidArgument, NotFound
 from shoal.api.ignore import Ignored, has_wildcards, wildcard
 from shoal.engine.build.keys import combined
+from shoal.engine.storage.trees import walk
 
 _PIECE_BYTES = 256 << 10
 _MAX_LINKS = 255
@@ -117,8 +118,7 @@ def tree(root: str, path: str) -> Iterator[str]:
     """The folder itself (but for the root) and everything in it, by paths from the root."""
     if path:
         yield path
-    for folder, folders, files in os.walk(f"{root}/{path}"):
-        folders.sort()
+    for folder, folders, files in walk(f"{root}/{path}"):
         below = folder[len(root) :].strip("/")
         for name in sorted([*folders, *files]):
             yield f"{below}/{name}".lstrip("/")

@@ -222,6 +222,8 @@ class StageRun:
                     digests=self._job.digests(root))
             except ShoalError as error:
                 raise type(error)(f"{instruction.keyword} failed: {error}") from error
+            except OSError as error:
+                raise ShoalError(f"{instruction.keyword} failed: {error}") from error
         return found
 
     async def _root_of(self, reference: str) -> Path:

@@ -1,23 +1,48 @@
-"""Folders with all that is in them, taken away however deep they are. Blocking."""
+"""Folders with all that is in them, walked and taken away however deep they are. Blocking.
+
+What `os.walk` and `shutil.rmtree` do as well, but by a call of themselves for each level.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 
-def remove_tree(place: Path) -> None:
+def walk(top: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(folder, its folders, the rest) of each folder, those above first. What is taken out of `folders` is not entered.
+
+    Links are among the rest. Raises OSError for what cannot be read, which `os.walk` leaves out.
+    """
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        folders: list[str] = []
+        rest: list[str] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                (folders if entry.is_dir(follow_symlinks=False) else rest).append(entry.name)
+        yield folder, folders, rest
+        waiting += [f"{folder}/{name}" for name in reversed(folders)]
+
+
+def remove_tree(place: Path, *, ignore_errors: bool = False) -> None:
     """No error where there is nothing. Raises OSError for what cannot be removed, and stays on its file system.
 
-    `shutil` goes down with a call and a descriptor for each level: what it leaves is taken apart level by level.
+    What `shutil` leaves, which has a descriptor open for each level, is taken apart level by level.
     """
     with suppress(RecursionError):
         shutil.rmtree(place, ignore_errors=True)
     if os.path.lexists(place):
-        _take_apart(place)
+        try:
+            _take_apart(place)
+        except OSError:
+            if not ignore_errors:
+                raise
 
 
 def _take_apart(place: Path) -> None:

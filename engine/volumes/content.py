@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 from shoal.api.errors import InvalidArgument, ShoalError
 from shoal.engine.storage.measure import tree_bytes
 from shoal.engine.storage.mount import open_in_root
+from shoal.engine.storage.trees import remove_tree
 
 FILL_TIMEOUT_S = 600
 LOOK_TIMEOUT_S = 20
@@ -132,7 +132,7 @@ def copy(volume: Path, root: Path, target: str) -> None:
     if done.returncode:
         for left in volume.iterdir():  # half of it would look like all of it the next time
             if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
+                remove_tree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
         raise ShoalError(done.stderr.strip()[-1000:])

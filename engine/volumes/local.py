@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
 from pathlib import Path
 
 from shoal.api.errors import ShoalError
 from shoal.engine.storage.mount import unmount
+from shoal.engine.storage.trees import remove_tree
 from shoal.engine.volumes import options as rules
 from shoal.engine.volumes.mounter import Mounter, is_mounted
 from shoal.engine.volumes.nouns import LOCAL, Told, Volume
@@ -46,7 +46,7 @@ class LocalDriver:
         try:
             await asyncio.to_thread(_make, self.place(name))
         except OSError as error:
-            await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
+            await asyncio.to_thread(remove_tree, self._root / name, ignore_errors=True)
             raise ShoalError(f"create {name}: {error}") from error
 
     async def remove(self, name: str) -> None:
@@ -60,7 +60,7 @@ class LocalDriver:
             pass
         if is_mounted(place):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(place))
-        shutil.rmtree(self._root / name, ignore_errors=True)
+        remove_tree(self._root / name, ignore_errors=True)
 
     async def get(self, name: str) -> Told | None:
         place = self.place(name)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from shoal.cli.client import Client
+from shoal.engine.storage.trees import remove_tree
 from shoal.lab.processes import entering
 from tests.integration.daemon.host import Machine, end, until
 
@@ -34,6 +35,21 @@ def files(host: Machine, tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
     finally:
         end(server)
+
+
+def test_a_context_deeper_than_calls_go(host: Machine, tmp_path: Path) -> None:
+    place = tmp_path
+    for _ in range(1050):
+        place = place / "d"
+        place.mkdir()
+    (place / "file").write_text("down here")
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY d /in/d\nRUN --mount=type=bind,target=/all true\n")
+    host.docker("build", "--tag", "deep", str(tmp_path))
+    assert host.docker("run", "--rm", "deep", "find", "/in", "-type", "f", "-exec", "cat", "{}", ";") == "down here"
+    assert "Using cache" in host.docker("build", "--tag", "deep", str(tmp_path))
+    until(lambda: is_clean(host), "the context is taken away")
+    host.docker("rmi", "deep")
+    remove_tree(tmp_path / "d")  # pytest goes down by calls
 
 
 def begin(host: Machine) -> subprocess.Popen[str]:

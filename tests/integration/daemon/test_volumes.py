@@ -214,3 +214,11 @@ def test_the_shoal_command(host: Machine) -> None:
     assert "no such volume" in shoal("rm", "mem", code=1)
     assert shoal("rm", "--force", "mem") == "mem"
     assert "mem" not in shoal("ls")
+
+
+def test_a_volume_deeper_than_calls_go(host: Machine) -> None:
+    host.docker("run", "--rm", "--volume", "deep:/v", "--workdir", "/v", "busybox", "sh", "-c",
+                "i=0; while [ $i -lt 1200 ]; do mkdir d && cd d && i=$((i + 1)); done; touch file")
+    host.docker("system", "df", "--verbose")
+    host.docker("volume", "rm", "deep")
+    assert not (host.root / "data/volumes/deep").exists()
