@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from shoal.api.membership import MANAGER_PORT
-from shoal.cli.client import STDOUT, ClientError, demultiplex
+from shoal.cli.client import STDOUT, ClientError
+from tests.vm import apparmor, blockio, nfs
+from tests.vm.containers import begin_container, cgroup, execute, pid_of, remove_container
 from tests.vm.hosts import RUNTIMES, Hosts
 from tests.vm.machines import Machine, each
 
@@ -58,9 +60,9 @@ def lead_a_life(hosts: Hosts, machine: Machine) -> None:
                            {"Memory": 32 * MIB, "SecurityOpt": ["apparmor=unconfined"]})
     path = f"/containers/{made}"
     group = cgroup(machine, pid_of(machine, made))
-    assert execute(hosts, machine.name, made, "sh", "-c", "echo said; exit 7", tty=True) == (7, "said\r\n")
-    assert execute(hosts, machine.name, made, "sh", "-c", "echo said; exit 8") == (8, "said\n")
-    code, said = execute(hosts, machine.name, made, "sh", "-c", CONFINED)
+    assert execute(machine, made, "sh", "-c", "echo said; exit 7", tty=True) == (7, "said\r\n")
+    assert execute(machine, made, "sh", "-c", "echo said; exit 8") == (8, "said\n")
+    code, said = execute(machine, made, "sh", "-c", CONFINED)
     of_init, of_exec = said.split("--\n")
     assert (code, of_exec) == (0, of_init)
     assert "Seccomp:\t2" in of_exec
@@ -95,7 +97,7 @@ def test_containers_stand_on_vlans_of_the_machines_network(hosts: Hosts) -> None
     for driver, vlan in (("macvlan", 10), ("ipvlan", 20)):
         with hosts.step(f"{driver} on a VLAN of two machines"):
             first, second = (on_vlan(machine, driver, vlan, 10 + number) for number, machine in enumerate(pair))
-            code, said = execute(hosts, "vm2", second, "ping", "-c", "1", "-W", "5", f"10.77.{vlan}.10")
+            code, said = execute(pair[1], second, "ping", "-c", "1", "-W", "5", f"10.77.{vlan}.10")
             assert code == 0, said
         for machine, made in zip(pair, (first, second), strict=True):
             machine.client().call("DELETE", f"/containers/{made}", {"force": True})
@@ -115,6 +117,27 @@ def on_vlan(machine: Machine, driver: str, vlan: int, last: int) -> str:
     })["Id"]
     client.call("POST", f"/containers/{made}/start")
     return made
+
+
+def test_a_named_apparmor_profile_denies(hosts: Hosts) -> None:
+    with hosts.step("AppArmor: a profile that denies, and one that is not there"):
+        each(hosts.machines.all, apparmor.denies)
+
+
+def test_weights_of_block_devices_are_what_the_scheduler_has(hosts: Hosts) -> None:
+    with hosts.step("weights without BFQ, then with it"):
+        each(hosts.machines.all, blockio.without_bfq)
+        each(hosts.machines.all, lambda machine: blockio.with_bfq(hosts, machine))
+
+
+def test_volumes_are_mounted_from_an_nfs_server(hosts: Hosts) -> None:
+    with hosts.step("vm1 exports, a container on vm2 writes by NFSv4, one on vm3 reads by NFSv3"):
+        nfs.shares(hosts)
+
+
+def test_an_nfs_server_that_is_silent_stops_nobody(hosts: Hosts) -> None:
+    with hosts.step("an NFS server is cut off"):
+        nfs.falls_silent(hosts)
 
 
 def test_one_manager_and_two_workers_form_a_swarm(hosts: Hosts) -> None:
@@ -158,20 +181,10 @@ def test_a_service_is_reached_by_name_through_its_vip(hosts: Hosts) -> None:
 def resolved(hosts: Hosts, name: str) -> set[str]:
     """What the client on vm2 resolves a name to."""
     task, = (task for task in hosts.running("client") if task["NodeID"] == hosts.node_id("vm2"))
-    code, output = execute(hosts, "vm2", task["Status"]["ContainerStatus"]["ContainerID"], "nslookup", name)
+    code, output = execute(hosts.machine("vm2"), task["Status"]["ContainerStatus"]["ContainerID"], "nslookup", name)
     assert code == 0, output
     answer = output.partition("Name:")[2]
     return {line.split()[-1] for line in answer.splitlines() if line.startswith("Address")}
-
-
-def execute(hosts: Hosts, host: str, container_id: str, *command: str, tty: bool = False) -> tuple[int, str]:
-    """Run a command in a container of a host: exit code and output."""
-    client = hosts.client(host)
-    made = client.call("POST", f"/containers/{container_id}/exec",
-                       body={"Cmd": list(command), "AttachStdout": True, "AttachStderr": True, "Tty": tty})
-    with client.hijack(f"/exec/{made['Id']}/start", body={"Detach": False, "Tty": tty}) as stream:
-        output = b"".join(iter(lambda: stream.recv(65536), b"") if tty else (data for _, data in demultiplex(stream)))
-    return int(client.call("GET", f"/exec/{made['Id']}/json")["ExitCode"]), output.decode(errors="replace")
 
 
 def test_a_services_limits_stand_in_cgroup_v2(hosts: Hosts) -> None:
@@ -185,13 +198,6 @@ def test_a_services_limits_stand_in_cgroup_v2(hosts: Hosts) -> None:
             assert group("cpu.max") == "20000 100000"
             assert group("pids.max") == "30"
         hosts.any_manager().call("DELETE", "/services/limited")
-
-
-def cgroup(machine: Machine, pid: int) -> Any:
-    """Reads files of the process's cgroup."""
-    folder = machine.run(f"sed -n s/^0:://p /proc/{pid}/cgroup")
-    assert folder not in ("", "/"), "the container has no cgroup of its own"
-    return lambda name: machine.run(f"cat /sys/fs/cgroup{folder}/{name}")
 
 
 def test_limits_are_enforced_by_both_runtimes(hosts: Hosts) -> None:
@@ -218,19 +224,8 @@ def exhaust(hosts: Hosts, machine: Machine) -> None:
     throttled = "nr_throttled "
     hosts.eventually(lambda: group("cpu.stat"), lambda text: int(text.partition(throttled)[2].split()[0]) > 5)
     for container_id in (hog, forks, spins):
-        client.call("DELETE", f"/containers/{container_id}", {"force": True})
+        remove_container(machine, container_id)
         assert machine.run(f"find /sys/fs/cgroup -name '*{container_id}*'") == ""
-
-
-def begin_container(machine: Machine, script: str, host: Json) -> str:
-    made = machine.client().call("POST", "/containers/create", body={
-        "Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"NetworkMode": "none", "Init": True, **host}})
-    machine.client().call("POST", f"/containers/{made['Id']}/start")
-    return str(made["Id"])
-
-
-def pid_of(machine: Machine, container_id: str) -> int:
-    return int(machine.client().call("GET", f"/containers/{container_id}/json")["State"]["Pid"])
 
 
 def test_containers_outlive_a_restart_of_shoald(hosts: Hosts) -> None:
