@@ -1,8 +1,8 @@
 """File systems of volumes, mounted and unmounted by mount(8) and umount(8), which know the options of each.
 
-They are processes of their own, for the kernel waits for servers that are silent: not
-at most so many seconds, and not always so that a signal ends it. No thread of this
-process waits with it; what is not done by its deadline is left to itself, and known.
+They are processes of their own, for the kernel waits for a server that is silent: as long
+as it likes, and not always so that a signal ends it. No thread of this process waits with
+it. What has not ended by its deadline is left to itself, and known.
 """
 
 from __future__ import annotations
