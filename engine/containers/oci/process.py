@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+_NAME_LENGTH = 15
+"""So much of a program's name the kernel keeps."""
+
 
 def start_ticks(pid: int) -> int:
     """When the process started, in ticks since the boot; 0 where there is none. With the pid it names a process."""
@@ -34,9 +37,12 @@ def with_argument(argument: str) -> Iterator[int]:
 def children_in_containers(name: str) -> list[int]:
     """This process's children of that name, dead ones too, that are in PID namespaces below its own."""
     _, own = _name_and_depth("self")
-    found = (pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split())
+    found = []
+    for children in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # that thread has ended
+            found += children.read_text().split()
     return [int(pid) for pid in found for its_name, depth in (_name_and_depth(pid),)
-            if its_name == name and depth > own]
+            if its_name == name[:_NAME_LENGTH] and depth > own]
 
 
 def _name_and_depth(pid: str) -> tuple[str, int]:
