@@ -1,4 +1,4 @@
-"""What a build is sent: the files of a folder but for what its .dockerignore leaves out, as a tar.
+"""What a build is sent, as a tar: the files of a folder but for what its .dockerignore leaves out, or what is read.
 
 Every file is root's, so that equal files give equal builds whoever sends them. What lies elsewhere is not sent: the
 daemon fetches it.
@@ -6,8 +6,10 @@ daemon fetches it.
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,10 @@ from shoal.api.ignore import Ignored, read_patterns
 DOCKERFILE, IGNORE = "Dockerfile", ".dockerignore"
 OUTSIDE = ".dockerfile-from-elsewhere"
 """What a Dockerfile is called in a context that it does not lie in."""
+
+STDIN = "-"
+MAX_DOCKERFILE_BYTES = 4 << 20
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 _ELSEWHERE = ("http://", "https://", "git://", "git@", "github.com/")
 
@@ -34,7 +40,7 @@ def pack(folder: Path, dockerfile: Path | None, target: IO[bytes]) -> str:
     Raises InvalidArgument where one of them is missing.
     """
     if not folder.is_dir():
-        raise InvalidArgument(f"the build context {folder} is not a folder")
+        raise InvalidArgument(f"the build context {folder} is not a folder: write - for what is read")
     place = dockerfile or folder / DOCKERFILE
     if not place.is_file():
         raise InvalidArgument(f"there is no Dockerfile at {place}: say where it is with --file")
@@ -48,6 +54,44 @@ def pack(folder: Path, dockerfile: Path | None, target: IO[bytes]) -> str:
         if not inside:
             archive.add(place, OUTSIDE, recursive=False, filter=_of_root)
     return name
+
+
+def pass_on(source: IO[bytes], dockerfile: Path | None, target: IO[bytes]) -> str:
+    """Write the context that is read to `target`: it is a tar, compressed or not, or a Dockerfile alone.
+
+    The name of the Dockerfile in it. Raises InvalidArgument.
+    """
+    begin = source.read(tarfile.BLOCKSIZE)
+    if _is_archive(begin):
+        target.write(begin)
+        shutil.copyfileobj(source, target)
+        return str(dockerfile or DOCKERFILE)
+    if dockerfile is not None:
+        raise InvalidArgument(f"what is read is no tar, so it is the Dockerfile, and so is {dockerfile}: leave one out")
+    content = begin + read_dockerfile(source)
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo(DOCKERFILE)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return DOCKERFILE
+
+
+def read_dockerfile(source: IO[bytes]) -> bytes:
+    """Raises InvalidArgument where there is more than a Dockerfile may have."""
+    content = source.read(MAX_DOCKERFILE_BYTES + 1)
+    if len(content) > MAX_DOCKERFILE_BYTES:
+        raise InvalidArgument(f"what is read is no tar, and more than the {MAX_DOCKERFILE_BYTES} bytes of a Dockerfile")
+    return content
+
+
+def _is_archive(begin: bytes) -> bool:
+    if begin.startswith(_COMPRESSED):
+        return True
+    try:
+        tarfile.TarInfo.frombuf(begin, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def sent(folder: Path, left_out: Ignored, always: set[str]) -> Iterator[str]:

@@ -9,12 +9,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from shoal.api.errors import InvalidArgument
-from shoal.cli.buildcontext import is_remote, pack
+from shoal.cli.buildcontext import STDIN, is_remote, pack, pass_on, read_dockerfile
 from shoal.cli.client import Client
 from shoal.cli.dockerconfig import keyring_header
 from shoal.cli.output import reading, size
@@ -26,7 +26,7 @@ MAX_SECRET_BYTES = 4096
 
 @click.command()
 @click.option("-t", "--tag", multiple=True, metavar="NAME[:TAG]", help="What the image is called.")
-@click.option("-f", "--file", type=click.Path(path_type=Path), help="The Dockerfile, where it is not PATH/Dockerfile.")
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="The Dockerfile, else PATH/Dockerfile; - reads it.")
 @click.option("--build-arg", multiple=True, metavar="NAME[=VALUE]", help="An ARG; without a value, the environment's.")
 @click.option("--label", multiple=True, metavar="NAME=VALUE")
 @click.option("--target", default="", help="The stage to build.")
@@ -42,13 +42,14 @@ MAX_SECRET_BYTES = 4096
 @click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="Of RUN.")
 @click.option("--secret", multiple=True, metavar="id=ID[,src=FILE]", help="For RUN --mount=type=secret.")
 @click.option("-q", "--quiet", is_flag=True, help="Say only the id of the image.")
-@click.argument("path", metavar="PATH|URL")
+@click.argument("path", metavar="PATH|URL|-")
 @click.pass_obj
 def build(client: Client, /, path: str, file: Path | None, **options: Any) -> None:
     """Build an image from the Dockerfile and the files at PATH.
 
     Or at a URL, which the daemon fetches: of a tar, of a Dockerfile, or of a git repository, with what to check out and
     a folder in it after a # (https://example.org/app.git#v1:sub). --file is then the Dockerfile's path in there.
+    With - a tar of the files, or the Dockerfile alone, is read from standard input.
     """
     query: dict[str, Any] = {
         "t": options["tag"], "target": options["target"], "networkmode": options["network"],
@@ -67,10 +68,22 @@ def build(client: Client, /, path: str, file: Path | None, **options: Any) -> No
         _show(client.messages("POST", "/build", query, headers=headers))
         return
     with tempfile.TemporaryFile() as archive:
-        query["dockerfile"] = pack(Path(path), file, archive)
+        query["dockerfile"] = _write(archive, path, file)
         archive.seek(0)
         with reading(archive, "sending") as content:
             _show(client.upload("/build", query, content, headers))
+
+
+def _write(archive: IO[bytes], path: str, file: Path | None) -> str:
+    """The context; the name of the Dockerfile in it. Raises InvalidArgument."""
+    if str(file) != STDIN:
+        return pass_on(sys.stdin.buffer, file, archive) if path == STDIN else pack(Path(path), file, archive)
+    if path == STDIN:
+        raise InvalidArgument("standard input cannot be both the files and the Dockerfile: leave --file - out")
+    with tempfile.NamedTemporaryFile() as read:
+        read.write(read_dockerfile(sys.stdin.buffer))
+        read.flush()
+        return pack(Path(path), Path(read.name), archive)
 
 
 def _show(messages: Iterator[dict[str, Any]]) -> None:

@@ -37,19 +37,24 @@ def files(host: Machine, tmp_path: Path) -> Iterator[Path]:
         end(server)
 
 
-def test_a_context_deeper_than_calls_go(host: Machine, tmp_path: Path) -> None:
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path
     for _ in range(1050):
         place = place / "d"
         place.mkdir()
     (place / "file").write_text("down here")
-    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY d /in/d\nRUN --mount=type=bind,target=/all true\n")
-    host.docker("build", "--tag", "deep", str(tmp_path))
+    yield tmp_path
+    remove_tree(tmp_path / "d")  # pytest cannot
+
+
+def test_a_context_deeper_than_calls_go(host: Machine, deep: Path) -> None:
+    (deep / "Dockerfile").write_text("FROM busybox\nCOPY d /in/d\nRUN --mount=type=bind,target=/all true\n")
+    host.docker("build", "--tag", "deep", str(deep))
     assert host.docker("run", "--rm", "deep", "find", "/in", "-type", "f", "-exec", "cat", "{}", ";") == "down here"
-    assert "Using cache" in host.docker("build", "--tag", "deep", str(tmp_path))
+    assert "Using cache" in host.docker("build", "--tag", "deep", str(deep))
     until(lambda: is_clean(host), "the context is taken away")
     host.docker("rmi", "deep")
-    remove_tree(tmp_path / "d")  # pytest goes down by calls
 
 
 def begin(host: Machine) -> subprocess.Popen[str]:

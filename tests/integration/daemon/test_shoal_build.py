@@ -24,10 +24,10 @@ RUN --mount=type=secret,id=key ls /in > /listed && cat /run/secrets/key > /lengt
 """
 
 
-def shoal(host: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+def shoal(host: Machine, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "shoal.cli.main", "--host", f"unix://{host.socket}", "build", *words],
-        capture_output=True, text=True, check=False, timeout=60)
+        input=stdin, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture
@@ -68,6 +68,18 @@ def test_limits_and_one_layer(host: Machine, folder: Path) -> None:
     host.docker("rmi", "one")
     wrong = shoal(host, "--ulimit", "nofile=many", str(folder))
     assert wrong.returncode == 1 and "write NAME=SOFT" in wrong.stderr
+
+
+def test_what_is_read(host: Machine, folder: Path) -> None:
+    done = shoal(host, "--tag", "one", "-", stdin="FROM busybox\nRUN echo read > /who\n")
+    assert done.returncode == 0, done.stderr
+    assert host.docker("run", "--rm", "one", "cat", "/who") == "read"
+    done = shoal(host, "--tag", "one", "--file", "-", str(folder), stdin="FROM busybox\nCOPY sent /who\n")
+    assert done.returncode == 0, done.stderr
+    assert host.docker("run", "--rm", "one", "cat", "/who") == "sent"
+    host.docker("rmi", "one")
+    both = shoal(host, "--file", "-", "-", stdin="FROM busybox\n")
+    assert both.returncode == 1 and "cannot be both" in both.stderr
 
 
 def test_failures_name_the_place(host: Machine, folder: Path) -> None:

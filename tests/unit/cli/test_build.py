@@ -4,11 +4,12 @@ import base64
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from shoal.api.errors import InvalidArgument
-from shoal.cli.buildcontext import OUTSIDE, is_remote, pack
+from shoal.cli.buildcontext import MAX_DOCKERFILE_BYTES, OUTSIDE, is_remote, pack, pass_on
 from shoal.cli.commands.build import MAX_SECRET_BYTES, arguments, encoded
 
 
@@ -71,6 +72,33 @@ def test_a_dockerfile_may_be_elsewhere(folder, tmp_path):
 def test_what_is_missing_is_named(folder, tmp_path, missing):
     with pytest.raises(InvalidArgument, match=r"is not a folder|there is no Dockerfile"):
         packed(tmp_path / missing)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_an_archive_that_is_read_is_passed_on_as_it_is(folder, mode):
+    source, target = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=source, mode=mode) as archive:
+        archive.add(folder, ".")
+    assert pass_on(io.BytesIO(source.getvalue()), None, target) == "Dockerfile"
+    assert target.getvalue() == source.getvalue()
+    assert pass_on(io.BytesIO(source.getvalue()), Path("sub/file"), io.BytesIO()) == "sub/file"
+
+
+@pytest.mark.parametrize("text", [b"FROM scratch\n", b"FROM a\n" + b"# long\n" * 1000, b""])
+def test_a_dockerfile_that_is_read_is_the_whole_context(text):
+    target = io.BytesIO()
+    assert pass_on(io.BytesIO(text), None, target) == "Dockerfile"
+    target.seek(0)
+    with tarfile.open(fileobj=target) as archive:
+        assert archive.getnames() == ["Dockerfile"]
+        assert archive.extractfile("Dockerfile").read() == text
+    with pytest.raises(InvalidArgument, match="leave one out"):
+        pass_on(io.BytesIO(text), Path("other"), io.BytesIO())
+
+
+def test_what_is_read_has_an_end():
+    with pytest.raises(InvalidArgument, match="more than"):
+        pass_on(io.BytesIO(b"#" * (MAX_DOCKERFILE_BYTES + 1000)), None, io.BytesIO())
 
 
 def test_arguments_come_from_the_environment_too(monkeypatch):
