@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from shoal.api.membership import MANAGER_PORT, InitRequest, SwarmEvent, at_port
@@ -120,9 +121,14 @@ async def new() -> AsyncIterator[Callable[[], Daemon]]:
 async def managers(asked: Daemon, *expected: Daemon) -> None:
     """Wait until exactly these are shown as managers, and have a manager process that is ready."""
     async def are() -> bool:
-        shown = {node["ID"] for node in await asked.get("/nodes") if node.get("ManagerStatus")}
-        infos = [await each.host.manager.info() for each in expected]
-        return shown == {each.node_id for each in expected} and all(info and info.is_ready for info in infos)
+        infos = [await each.host.manager.info() for each in (asked, *expected)]
+        if not all(info and info.is_ready for info in infos):
+            return False
+        with suppress(aiohttp.ClientError):  # one that was killed a moment ago may be asked
+            status, nodes = await asked.request("GET", "/nodes")
+            shown = {node["ID"] for node in nodes if node.get("ManagerStatus")} if status == 200 else set()
+            return shown == {each.node_id for each in expected}
+        return False
 
     await until(are)
     for each in expected:
