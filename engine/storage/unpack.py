@@ -189,21 +189,19 @@ class _Unpacker:
         """A sparse file stays one: a hole takes no room, whatever its length. The parts lie one after the other."""
         source = cast("IO[bytes]", self._archive.fileobj)
         source.seek(member.offset_data)
-        if member.issparse():
-            for offset, size in sparse_parts(member):
+        sparse = member.issparse()
+        digest = hashlib.sha256() if self._digests is not None and not sparse else None
+        for offset, size in sparse_parts(member) if sparse else [(0, member.size)]:
+            if offset:
                 os.lseek(target, offset, os.SEEK_SET)
-                for piece in _pieces(source, size, member.name):
-                    _write(target, piece)
+            for piece in _pieces(source, size, member.name):
+                _write(target, piece)
+                if digest is not None:
+                    digest.update(piece)
+        if sparse:
             os.ftruncate(target, member.size)
-        elif self._digests is None or len(self._digests) >= MAX_DIGESTS:
-            for piece in _pieces(source, member.size, member.name):
-                _write(target, piece)
-        else:
-            digest = hashlib.sha256()
-            for piece in _pieces(source, member.size, member.name):
-                _write(target, piece)
-                digest.update(piece)
-            self._digests[os.fstat(target).st_ino] = digest.digest()
+        if self._digests is not None:
+            _note(self._digests, os.fstat(target).st_ino, digest.digest() if digest is not None else b"")
 
     def _hard_link(self, member: tarfile.TarInfo, parent: int, name: str) -> None:
         target = components(member.linkname)
@@ -293,6 +291,13 @@ def _pieces(source: IO[bytes], size: int, name: str) -> Iterator[bytes]:
         size -= len(piece)
     if size:
         raise InvalidArgument(f"archive member {name!r} is truncated")
+
+
+def _note(digests: Digests, inode: int, digest: bytes) -> None:
+    """b"": that there is none. The inode may be that of a file that was replaced."""
+    digests.pop(inode, None)
+    if digest and len(digests) < MAX_DIGESTS:
+        digests[inode] = digest
 
 
 def _write(target: int, piece: bytes) -> None:

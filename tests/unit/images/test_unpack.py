@@ -15,7 +15,7 @@ import pytest
 from shoal.api.errors import InvalidArgument
 from shoal.engine.storage.tar import MAX_GLOBAL_HEADERS, MAX_HEADER_BYTES
 from shoal.engine.storage.trees import remove_tree
-from shoal.engine.storage.unpack import Digests, apply, unpack
+from shoal.engine.storage.unpack import Digests, _note, apply, unpack
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers are unpacked by root")
 
@@ -404,6 +404,17 @@ def test_no_digest_of_a_sparse_file_which_has_more_than_what_came(root: Path) ->
     unpack(io.BytesIO(old_sparse([(1 << 20, 512)], 2 << 20) + b"d" * 512 + bytes(1024)), root, digests)
     assert (root / "file").stat().st_size == 2 << 20
     assert not digests
+
+
+def test_no_digest_of_what_a_sparse_file_has_replaced(root: Path) -> None:
+    """Whose inode it may have got."""
+    digests: Digests = {}
+    plain = layer((member("file"), b"plain")).getvalue()[:1024]
+    unpack(io.BytesIO(plain + old_sparse([(1 << 20, 512)], 2 << 20) + b"d" * 512 + bytes(1024)), root, digests)
+    assert (root / "file").stat().st_ino not in digests
+    _note(digests, 7, b"one")
+    _note(digests, 7, b"")
+    assert 7 not in digests
 
 
 def test_a_file_that_does_not_fit_is_no_shorter_one(root: Path) -> None:
