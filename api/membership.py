@@ -25,11 +25,6 @@ def at_port(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def raft_port(port: int) -> int:
-    """Where a manager's Raft listens that serves at `port`. Pure."""
-    return port + 1
-
-
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Who this host is in its swarm: `<data>/swarm/identity.json`.
 

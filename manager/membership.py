@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from shoal.api.errors import Conflict, NoLeader, Unavailable
-from shoal.api.membership import at_port, raft_port
+from shoal.api.membership import at_port
 from shoal.api.objects import ManagerInfo, Node
 from shoal.api.states import Role
 from shoal.manager.controlloop import Store
@@ -45,8 +45,8 @@ def join_of(member: str) -> str:
 
 
 def raft_address(host: str, port: int) -> str:
-    """Where Raft listens of the manager that serves there."""
-    return at_port(host, raft_port(port))
+    """Where Raft listens of the manager that serves there: at the port above."""
+    return at_port(host, port + 1)
 
 
 def manager_address(member: Member) -> str:
