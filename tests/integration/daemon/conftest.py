@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon.host import Machine
+from tests.integration.daemon.repository import repository
+
+__all__ = ["host", "machine", "repository"]
 
 
 @pytest.fixture(scope="package")

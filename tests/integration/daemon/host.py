@@ -11,8 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -149,6 +149,20 @@ class Machine:
         """Run a command on the machine."""
         return subprocess.run([*entering(self.init_pid), *command], text=True, capture_output=True,
                               timeout=DEADLINE_S, check=False, **more)
+
+    @contextmanager
+    def serving(self, folder: Path, port: int) -> Iterator[str]:
+        """A web server on its loopback with the files of a folder; where."""
+        server = subprocess.Popen([*entering(self.init_pid), sys.executable, "-m", "http.server", str(port), "--bind",
+                                   "127.0.0.1", "--directory", str(folder)], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        where = f"http://127.0.0.1:{port}/"
+        look = f"import urllib.request; urllib.request.urlopen({where!r})"
+        try:
+            until(lambda: self.inside(sys.executable, "-c", look).returncode == 0, "the files are served")
+            yield where
+        finally:
+            end(server)
 
     # --- clients ---
 

@@ -6,7 +6,6 @@ import hashlib
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import pytest
 
 from shoal.cli.client import Client
 from shoal.engine.storage.trees import remove_tree
-from shoal.lab.processes import entering
-from tests.integration.daemon.host import Machine, end, until
+from tests.integration.daemon.host import Machine, until
 
 pytestmark = [pytest.mark.root, pytest.mark.clients]
 
@@ -26,15 +24,8 @@ LASTING = "FROM busybox\nRUN echo first > /first\nRUN echo begun; sleep 1000\n"
 @pytest.fixture
 def files(host: Machine, tmp_path: Path) -> Iterator[Path]:
     """A folder that is served on the machine's loopback."""
-    server = subprocess.Popen([*entering(host.init_pid), sys.executable, "-m", "http.server", "--bind", "127.0.0.1",
-                               "--directory", str(tmp_path), str(PORT)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    look = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/')"
-    try:
-        until(lambda: host.inside(sys.executable, "-c", look).returncode == 0, "the files are served")
+    with host.serving(tmp_path, PORT):
         yield tmp_path
-    finally:
-        end(server)
 
 
 @pytest.fixture

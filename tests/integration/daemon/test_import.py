@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from shoal.lab.processes import entering
-from tests.integration.daemon.host import Machine, end, until
+from tests.integration.daemon.host import Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.clients]
 
@@ -23,15 +20,10 @@ def served(host: Machine) -> Iterator[Machine]:
     folder.mkdir(exist_ok=True)
     host.docker("create", "--name", "source", "busybox")
     host.docker("export", "--output", str(folder / "rootfs.tar"), "source")
-    server = subprocess.Popen([*entering(host.init_pid), sys.executable, "-m", "http.server", str(PORT), "--bind",
-                               "127.0.0.1", "--directory", str(folder)], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
-    look = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{PORT}/')"
-    until(lambda: host.inside(sys.executable, "-c", look).returncode == 0, "the server answers")
     try:
-        yield host
+        with host.serving(folder, PORT):
+            yield host
     finally:
-        end(server)
         host.docker("image", "prune", "--force")
 
 

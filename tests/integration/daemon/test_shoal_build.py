@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shoal.lab.processes import entering
-from tests.integration.daemon.host import Machine, end, until
-from tests.integration.daemon.test_build_sources import REPOSITORY, repository  # noqa: F401 (a fixture)
+from tests.integration.daemon.host import Machine
+from tests.integration.daemon.repository import REPOSITORY
 
 pytestmark = pytest.mark.root
 
@@ -99,16 +98,8 @@ def web(host: Machine, folder: Path) -> Iterator[str]:
     with tarfile.open(folder.parent / "context.tar", "w") as archive:
         archive.add(folder, ".")
     (folder.parent / "alone").write_text("FROM busybox\nRUN echo alone > /it\n")
-    server = subprocess.Popen([*entering(host.init_pid), sys.executable, "-m", "http.server", "5010", "--bind",
-                               "127.0.0.1", "--directory", str(folder.parent)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    where = "http://127.0.0.1:5010/"
-    look = f"import urllib.request; urllib.request.urlopen({where!r})"
-    try:
-        until(lambda: host.inside(sys.executable, "-c", look).returncode == 0, "the server answers")
+    with host.serving(folder.parent, 5010) as where:
         yield where
-    finally:
-        end(server)
 
 
 def test_the_daemon_fetches_a_url(host: Machine, web: str) -> None:
